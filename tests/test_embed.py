@@ -1,0 +1,53 @@
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics.pairwise import cosine_similarity
+
+from studylib import embed
+from studylib.faces import Faces
+
+
+class Pixels(torch.nn.Module):
+    """Stands for a network: the left half of a picture, flattened."""
+
+    def forward(self, faces):
+        return faces[..., : faces.shape[-1] // 2].flatten(1).float()
+
+
+def make(n=7):
+    images = torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(0)).byte()
+    table = pd.DataFrame({"item": [f"i{k}" for k in range(n)], "subject": list("aabbcca")[:n]})
+    return Faces(images, table.assign(gender=["f", "f", "m", "m", "f", "f", "f"][:n]), "noise")
+
+
+def test_pairs_and_scores_are_in_one_order():
+    faces = make()
+    pairs = embed.all_pairs(faces)
+    vectors = embed.embed(Pixels(), faces, batch_size=3)
+    scores = embed.score_all_pairs(vectors).numpy()
+    theirs = cosine_similarity(Pixels()(faces.images).numpy())
+    place = {item: k for k, item in enumerate(faces.table["item"])}
+    for row, score in zip(pairs.itertuples(), scores, strict=True):
+        np.testing.assert_allclose(score, theirs[place[row.item_a], place[row.item_b]], rtol=1e-5)
+
+
+def test_each_pair_once_with_its_people_and_groups():
+    pairs = embed.all_pairs(make())
+    assert len(pairs) == 21
+    assert len({frozenset(p) for p in zip(pairs["item_a"], pairs["item_b"], strict=True)}) == 21
+    same = pairs["subject_a"].astype(str) == pairs["subject_b"].astype(str)
+    assert (pairs["genuine"] == same).all() and pairs["genuine"].sum() == 3 + 1 + 1
+    assert {"gender_a", "gender_b"} <= set(pairs) and "race_a" not in pairs
+    mixed = pairs[(pairs["subject_a"] == "a") & (pairs["subject_b"] == "b")]
+    assert set(mixed["gender_a"]) == {"f"} and set(mixed["gender_b"]) == {"m"}
+
+
+def test_mirrored_embeddings_are_added_before_normalising():
+    faces = make()
+    plain, flipped = Pixels()(faces.images), Pixels()(faces.images.flip(-1))
+    expected = torch.nn.functional.normalize(plain + flipped)
+    torch.testing.assert_close(embed.embed(Pixels(), faces, mirror=True), expected)
+
+
+def test_rows_have_length_one():
+    torch.testing.assert_close(embed.embed(Pixels(), make()).norm(dim=1), torch.ones(7))

@@ -1,0 +1,24 @@
+import torch
+
+from studylib import faces, sheets
+from tests.test_embed import make
+
+
+def test_sheet_shows_one_face_a_person_with_credit(orl):
+    sheet = sheets.contact_sheet(orl, most=16)
+    assert sheet.picture.size == (8 * 114 + 2, 2 * 114 + 2)
+    page = sheet._repr_html_()
+    assert "16 of 400 faces" in page and "Samaria" in page and 'src="data:image/jpeg' in page
+    first = torch.tensor([*sheet.picture.crop((2, 2, 114, 114)).tobytes()]).view(112, 112, 3)
+    assert torch.equal(first.byte(), orl.images[0].permute(1, 2, 0))
+
+
+def test_pictures_that_may_not_be_shown_are_not():
+    own = make()
+    sheet = sheets.contact_sheet(faces.Faces(own.images, own.table, "folder"))
+    assert sheet.picture is None and "not shown in published pages" in sheet._repr_html_()
+    assert "img" not in sheet._repr_html_()
+
+
+def test_noise_needs_no_licence():
+    assert "Noise" in repr(sheets.contact_sheet(make()))
