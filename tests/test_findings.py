@@ -31,6 +31,12 @@ def test_cliff_is_the_finest_precision_with_a_resolved_drop():
     assert "a drop of more than 0.60 points is ruled out" in text
 
 
+def test_nothing_to_compare():
+    empty = differences(w8=(0, 0, 0)).iloc[:0]
+    assert "Only fp32 was run" in findings.cliff(empty, reference="fp32")
+    assert "<td" not in findings.differences_table(empty).to_html()
+
+
 def test_cliff_at_the_first_step():
     text = findings.cliff(differences(w8=(-0.2, -0.3, -0.1)), reference="fp32")
     assert "the cliff lies at w8 (no finer precision was tried)" in text

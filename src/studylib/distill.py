@@ -7,6 +7,7 @@ for every face, by SGD with Nesterov momentum.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from studylib import embed
 from studylib.compress import quantize
+from studylib.faces import Faces
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
@@ -23,10 +26,30 @@ MAX_GRADIENT_NORM = 5.0
 LAST_PART = 10 / 11  # of the steps, after which the rate falls tenfold, as in QuantFace's 11 epochs
 
 
+def targets(teacher: nn.Module, faces: Faces, *, device="cpu") -> torch.Tensor:
+    """The embeddings a student has to reach: each face and its mirror image, seen once.
+
+    Parameters
+    ----------
+    teacher : torch.nn.Module
+        Full precision, in evaluation mode.
+    faces : Faces
+        N unlabelled faces.
+
+    Returns
+    -------
+    torch.Tensor
+        float32 (N, 2, D) on the CPU, rows of length 1; second index 0 as is, 1 mirrored.
+    """
+    mirrored = dataclasses.replace(faces, images=faces.images.flip(-1))
+    both = [embed.embed(teacher, f, device=device) for f in (faces, mirrored)]
+    return torch.stack(both, 1)
+
+
 def match_embeddings(
     student: nn.Module,
-    teacher: nn.Module,
-    faces: torch.Tensor,
+    faces: Faces,
+    wanted: torch.Tensor,
     *,
     steps: int,
     batch_size: int = 32,
@@ -44,10 +67,10 @@ def match_embeddings(
     student : torch.nn.Module
         From `quantize.prepare`, with its activation ranges calibrated; trained in place and left
         in evaluation mode.
-    teacher : torch.nn.Module
-        Full precision, evaluation mode; unchanged.
-    faces : torch.Tensor
-        uint8 (N, 3, H, W), unlabelled. Each step draws a batch; epochs pass over all of them.
+    faces : Faces
+        N unlabelled faces. Each step draws a batch; epochs pass over all of them.
+    wanted : torch.Tensor
+        (N, 2, D), the teacher's `targets` for them.
     steps, batch_size : int
         Number of updates, and faces in each.
     lr : float
@@ -75,11 +98,13 @@ def match_embeddings(
         student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
     )
     log = []
-    for step, batch in enumerate(_batches(faces, batch_size, steps, seed)):
+    for step, (chosen, mirrored) in enumerate(_draws(len(faces), batch_size, steps, seed)):
         quantize.set_phase(student, observing=step < range_steps)
         rate = lr if step < LAST_PART * steps else lr / 10
         optimiser.param_groups[0]["lr"] = rate
-        loss = _step(student, teacher, batch.to(device), optimiser)
+        batch = faces.images[chosen]
+        batch = torch.where(mirrored[:, None, None, None] > 0, batch.flip(-1), batch)
+        loss = _step(student, batch.to(device), wanted[chosen, mirrored].to(device), optimiser)
         log.append({"step": step, "loss": loss, "lr": rate})
         if progress:
             progress(step, loss)
@@ -88,9 +113,7 @@ def match_embeddings(
     return pd.DataFrame(log)
 
 
-def _step(student: nn.Module, teacher: nn.Module, batch: torch.Tensor, optimiser) -> float:
-    with torch.no_grad():
-        wanted = F.normalize(teacher(batch))  # (B, D)
+def _step(student: nn.Module, batch: torch.Tensor, wanted: torch.Tensor, optimiser) -> float:
     loss = F.mse_loss(F.normalize(student(batch)), wanted)
     optimiser.zero_grad()
     loss.backward()
@@ -99,15 +122,13 @@ def _step(student: nn.Module, teacher: nn.Module, batch: torch.Tensor, optimiser
     return loss.item()
 
 
-def _batches(faces: torch.Tensor, batch_size: int, steps: int, seed: int):
-    """Full batches from shuffled passes over the faces, each face mirrored half of the time."""
+def _draws(n: int, batch_size: int, steps: int, seed: int):
+    """Positions and mirroring (0 or 1) of full batches, from shuffled passes over n faces."""
     rng = np.random.default_rng(seed)
-    batch_size = min(batch_size, len(faces))
+    batch_size = min(batch_size, n)
     queue = np.empty(0, np.int64)
     for _ in range(steps):
         if len(queue) < batch_size:
-            queue = rng.permutation(len(faces))  # what is left of a pass is dropped
+            queue = rng.permutation(n)  # what is left of a pass is dropped
         chosen, queue = queue[:batch_size], queue[batch_size:]
-        batch = faces[torch.from_numpy(chosen)]
-        mirrored = torch.from_numpy(rng.random(batch_size) < 0.5)[:, None, None, None]
-        yield torch.where(mirrored, batch.flip(-1), batch)
+        yield torch.from_numpy(chosen), torch.from_numpy(rng.integers(0, 2, batch_size))

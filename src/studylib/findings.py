@@ -64,6 +64,8 @@ def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> s
     str
         Markdown.
     """
+    if differences.empty:
+        return f"Only {reference} was run: there is nothing to compare."
     lines = []
     for kind, alone in (("weights and activations", False), ("weights only", True)):
         table = differences[differences["metric"] == metric].set_index("variant")

@@ -79,6 +79,8 @@ def test_differences_are_paired_and_never_exact(simulated_pairs):
     drawn = u.resample(table, ["fp32", "copy", "w4a4"], {"EER": v.eer}, resamples=300)
     rows = u.differences(drawn, "fp32").set_index("variant")
     assert "fp32" not in rows.index
+    alone = u.resample(table, ["fp32"], {"EER": v.eer}, resamples=5)
+    assert list(u.differences(alone, "fp32").columns) == list(rows.reset_index().columns)
     least = float(u.wilson(0, 72)[1])
     assert rows.loc["copy", ["difference", "low", "high"]].tolist() == pytest.approx(
         [0, -least, least]

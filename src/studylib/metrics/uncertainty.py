@@ -187,7 +187,7 @@ def differences(resampled: Resampled, reference: str) -> pd.DataFrame:
             row = {"variant": variant, "metric": metric, "difference": value}
             low, high = max(min(low, value - least), -1.0), min(max(high, value + least), 1.0)
             rows.append(row | {"low": float(low), "high": float(high)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["variant", "metric", "difference", "low", "high"])
 
 
 def recovery(resampled: Resampled, damaged: str, repaired: str, reference: str) -> pd.DataFrame:
