@@ -13,13 +13,13 @@ book: $(VENV)/installed
 	$(BIN)/study run --profile $(PROFILE) --jobs $(JOBS)
 	$(BIN)/study book --profile $(PROFILE)
 
-test: $(VENV)/installed
+test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	$(BIN)/python -m pytest
 
-format: $(VENV)/installed
+format: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout notebooks/*.ipynb
@@ -30,6 +30,10 @@ $(VENV)/installed: constraints.txt pyproject.toml
 	"This study needs Python 3.11, 3.12 or 3.13, not %d.%d: make PYTHON=python3.12 ..." \
 	% sys.version_info[:2])'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@
 

@@ -1,5 +1,6 @@
 """What several tests share: data sets, networks, and where optional real data are looked for."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from PIL import Image
 from studylib import datasets, models
 from studylib.faces import Faces
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+# Real data that cannot be carried along; a clone usually has none, and such tests skip.
+LONDON = Path(
+    os.environ.get("STUDYLIB_LONDON", Path(__file__).parents[2] / "shared" / "data" / "london")
+)
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +32,9 @@ def sface() -> torch.nn.Module:
 
 @pytest.fixture(scope="session")
 def london_root() -> Path:
-    root = SHARED / "london"
-    if not root.is_dir():
-        pytest.skip(f"the London set is not on this machine (looked in {root})")
-    return root
+    if not LONDON.is_dir():
+        pytest.skip(f"no London set in {LONDON}: name its folder in STUDYLIB_LONDON")
+    return LONDON
 
 
 @pytest.fixture

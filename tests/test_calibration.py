@@ -30,5 +30,5 @@ def test_nobody_set_aside():
 
 
 def test_no_faces_asked_for():
-    with pytest.raises(errors.ParameterError, match="calibration set must be at least 1, got 0"):
+    with pytest.raises(errors.ParameterError, match="n_calibration must be at least 1, got 0"):
         calibration.faces("noise", 0, real=None, seed=0)

@@ -78,13 +78,6 @@ def test_frozen_normalisation_keeps_its_statistics(tiny, images):  # noqa: F811
         assert torch.equal(before, student.norm.running_mean) != train_norm
 
 
-def test_progress_is_told_each_step(tiny, images):  # noqa: F811
-    told = []
-    student = student_of(tiny, images)
-    log = train(student, tiny, images, steps=3, batch_size=99, progress=lambda *s: told.append(s))
-    assert told == list(zip(log["step"], log["loss"], strict=True))
-
-
 def test_every_face_is_seen_once_before_any_is_seen_again():
     chosen, mirrored = zip(*distill._draws(8, 3, 4, seed=0), strict=True)
     assert [len(c) for c in chosen] == [3] * 4

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from studylib import errors
 from studylib.faces import Faces, read_image
@@ -53,8 +54,14 @@ def test_sample_draws_without_replacement_and_repeats():
 
 
 def test_one_person_cannot_be_split():
-    with pytest.raises(errors.DataError, match="1 subjects; 2 are needed to split"):
+    with pytest.raises(errors.ParameterError, match=r"between 0 and 1 for 1 people, got 0\.5"):
         make(list("aaa")).split_by_subject(0.5, 0)
+
+
+@pytest.mark.parametrize("share", [-1, 0, 0.01, 1, 1.5])
+def test_a_split_must_leave_somebody_on_both_sides(share):
+    with pytest.raises(errors.ParameterError, match="spare is the share of people"):
+        make(list("aabbcc")).split_by_subject(share, 0)
 
 
 def test_images_and_rows_must_match():
@@ -75,3 +82,20 @@ def test_image_cut_short_is_named(picture_folder):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(errors.DataError, match=r"ada/1\.png"):
         read_image(path)
+
+
+def test_a_picture_held_sideways_is_turned_upright(tmp_path):
+    pixels = np.zeros((4, 8, 3), np.uint8)
+    pixels[:, :4] = 200
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned a quarter
+    Image.fromarray(pixels).save(tmp_path / "phone.png", exif=exif)
+    upright = read_image(tmp_path / "phone.png")
+    assert upright.shape == (8, 4, 3)
+    assert (upright[:4] == 200).all() and (upright[4:] == 0).all()
+
+
+def test_sixteen_bit_pictures_are_refused_rather_than_burnt_out(tmp_path):
+    Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(errors.DataError, match=r"deep\.png.*only 8 bits"):
+        read_image(tmp_path / "deep.png")

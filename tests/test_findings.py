@@ -16,7 +16,7 @@ def differences(**rows):
     )
 
 
-def test_cliff_is_the_finest_precision_with_a_resolved_drop():
+def test_first_resolved_drop_and_cliff_are_told_apart():
     table = differences(
         w8a8=(0.0, -0.004, 0.004),
         w6a6=(-0.001, -0.005, 0.003),
@@ -25,10 +25,11 @@ def test_cliff_is_the_finest_precision_with_a_resolved_drop():
         w4=(-0.001, -0.006, 0.003),
     )
     text = findings.cliff(table, reference="fp32")
-    assert "the cliff lies at w5a5 (w6a6 still holds): TAR@FAR=1e-3 is 43.00 points lower" in text
+    assert "first resolved drop of TAR@FAR=1e-3 from fp32 is at w5a5, 43.00 points" in text
     assert "(95 % interval 14.00 to 60.00)" in text
-    assert "**weights only**: down to w4, no drop" in text
-    assert "a drop of more than 0.60 points is ruled out" in text
+    assert "the step that costs most, lies between w5a5 and w4a4, 57.00 points" in text
+    assert "**weights only**: no drop of TAR@FAR=1e-3 from fp32 is resolved down to w4" in text
+    assert "the intervals reach down to 0.60 points" in text
 
 
 def test_nothing_to_compare():
@@ -39,7 +40,8 @@ def test_nothing_to_compare():
 
 def test_cliff_at_the_first_step():
     text = findings.cliff(differences(w8=(-0.2, -0.3, -0.1)), reference="fp32")
-    assert "the cliff lies at w8 (no finer precision was tried)" in text
+    assert "is at w8, 20.00 points" in text
+    assert "lies between fp32 and w8, 20.00 points" in text
     assert "activations" not in text
 
 
@@ -65,14 +67,18 @@ def test_groups_warn_about_sizes_and_name_only_what_parts():
         ("gender: d", 0.2, 0.15, 0.3, 9),
     )
     text = findings.groups(table, reference="fp32", fmr=0.01)
-    assert "race: c 9" in text and "the interval of race: c alone runs from 0.10% to 20.00%" in text
+    assert (
+        text.startswith("> **Warning.**")
+        and "race: c 9" in text
+        and "the interval of race: c alone runs from 0.10% to 20.00%" in text
+    )
     assert text.endswith("part are: race: a below race: b.")
 
 
 def test_no_groups_no_claim():
     empty = pd.DataFrame(columns=uncertainty.GROUP_RATES)
-    assert findings.groups(empty, reference="fp32", fmr=0.01).startswith("This set says nothing")
-    assert findings.group_chart(empty, target=0.01, source="s").startswith("This set says nothing")
+    assert findings.groups(empty, reference="fp32", fmr=0.01).startswith("No group result")
+    assert findings.group_chart(empty, target=0.01, source="s") is None
 
 
 def test_training_table():
@@ -107,9 +113,13 @@ def test_runs_are_joined_and_compared_on_the_same_pairs(finished_runs):
     )
     rows = compare.between(drawn, "qat", "ptq", ["w4a4", "w8a8", "w2a2"]).set_index("variant")
     assert rows.loc["w4a4", "low"] > 0 and list(rows["series"]) == ["qat", "qat"]
-    text = findings.between_sources(rows.reset_index(), "training", "calibration")
-    assert "- w4a4: TAR@FAR=1e-3 is" in text and "higher with training" in text
-    assert "- w8a8: no difference is resolved" in text
+    text = findings.between_runs(rows.reset_index(), "training", "calibration")
+    assert text.startswith("**Training minus calibration**")
+    difference = 100 * rows.loc["w4a4", "difference"]
+    assert f"- w4a4: {difference:+.2f} points of TAR@FAR=1e-3 (95 % interval" in text
+    assert "- w8a8: +0.00 points" in text and text.endswith("not resolved.")
+    absent = compare.between(drawn, "qat", "other", ["w4a4"])
+    assert "No precision was run with both" in findings.between_runs(absent, "a", "b")
 
     won = compare.recoveries(drawn, "ptq", "qat", ["w8a8", "w4a4"]).set_index("variant")
     assert np.isnan(won.loc["w8a8", "share"])
@@ -117,9 +127,13 @@ def test_runs_are_joined_and_compared_on_the_same_pairs(finished_runs):
     after = drawn.values[4, 0, 0]
     assert won.loc["w4a4", "share"] == pytest.approx((after - lost) / (base - lost))
     assert won.loc["w4a4", "low"] < won.loc["w4a4", "share"] < won.loc["w4a4", "high"]
-    text = findings.recovered(won.reset_index())
-    assert "- w8a8: calibration alone lost nothing that is resolved." in text
-    assert f"training won back {won.loc['w4a4', 'share']:.0%} of them" in text
+    text = findings.recovered(won.reset_index(), "qat")
+    assert "w8a8" not in text
+    assert f"- w4a4, TAR@FAR=1e-3: {won.loc['w4a4', 'share']:.0%} (95 % interval" in text
+    nothing = findings.recovered(won.loc[["w8a8"]].reset_index(), "qat")
+    assert "nothing resolved was lost" in nothing
+    absent = compare.recoveries(drawn, "other", "qat", ["w4a4"])
+    assert "has no precision" in findings.recovered(absent, "qat")
 
 
 def test_runs_on_other_pairs_are_refused(finished_runs):

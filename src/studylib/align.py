@@ -32,7 +32,7 @@ TEMPLATE = np.array(
 STRIDES = (8, 16, 32)
 DETECTOR_SIZE = 320  # px; the detector's own training range covers faces from 10 to 300 px
 MIN_SCORE = 0.6
-MOST_MISSED = 0.05  # share of pictures without a face beyond which a set is refused
+MOST_MISSED = 0.05  # share of pictures without a face beyond which a set is refused, but for one
 
 
 def align(photos: Photos, batch_size: int = 32) -> tuple[Faces, list[str]]:
@@ -55,12 +55,13 @@ def align(photos: Photos, batch_size: int = 32) -> tuple[Faces, list[str]]:
     Raises
     ------
     DataError
-        If more than 5 % of the pictures show no face, or a picture cannot be read.
+        If more than 5 % of the pictures (and more than one) show no face, or none does, or a
+        picture cannot be read.
     """
     pictures = (photos.open(i) for i in range(len(photos)))
     warped, found = align_pictures(pictures, batch_size)
     missed = photos.table["item"][~found].tolist()
-    if len(missed) > MOST_MISSED * len(photos):
+    if len(missed) > max(1, MOST_MISSED * len(photos)) or len(missed) == len(photos):
         raise errors.DataError(
             errors.NO_FACE.format(
                 count=len(missed),

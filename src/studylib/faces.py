@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from studylib import errors
 
@@ -86,15 +86,12 @@ class Faces:
         """Split so that nobody is on both sides: `fraction` of the subjects first, the rest second.
 
         The subjects are sorted before they are shuffled, so the split depends on the seed alone.
+        A fraction that leaves a side empty is a ParameterError.
         """
         names = np.array(self.subjects)
         n_first = round(fraction * len(names))
         if not 0 < n_first < len(names):
-            raise errors.DataError(
-                errors.TOO_FEW_SUBJECTS.format(
-                    name="this set", found=len(names), needed=2, purpose="split it by subject"
-                )
-            )
+            raise errors.ParameterError(errors.BAD_SPARE.format(people=len(names), value=fraction))
         chosen = np.random.default_rng(seed).permutation(names)[:n_first]
         first = self.table["subject"].isin(chosen).to_numpy()
         return self.take(first), self.take(~first)
@@ -106,7 +103,9 @@ class Faces:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image file as uint8 (height, width, 3), RGB; grey is repeated over the channels.
+    """Read an image file as uint8 (height, width, 3), RGB, upright as its camera meant it.
+
+    Grey is repeated over the channels.
 
     Raises
     ------
@@ -115,7 +114,9 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"{image.mode} pixels: only 8 bits a channel are understood")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, SyntaxError, ValueError) as problem:
         raise errors.DataError(
             errors.UNREADABLE_IMAGE.format(path=path, reason=problem)

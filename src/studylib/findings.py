@@ -8,7 +8,8 @@ from studylib import charts
 
 MAIN = "TAR@FAR=1e-3"
 _NO_GROUPS = (
-    "This set says nothing about the groups its people belong to: there is no group result."
+    "No group result: the set has no group column of two to ten groups (years of age are no "
+    "groups; give bands)."
 )
 
 
@@ -50,7 +51,7 @@ _LOSSES = ("loss, first 5 steps", "loss, last 5 steps")
 
 
 def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> str:
-    """Say from which precision on a rate is resolvably worse than the reference's.
+    """Say where a rate first drops resolvably, and which step of precision costs most.
 
     Parameters
     ----------
@@ -62,37 +63,37 @@ def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> s
     Returns
     -------
     str
-        Markdown.
+        Markdown, a line for weights with activations and a line for weights only.
     """
     if differences.empty:
         return f"Only {reference} was run: there is nothing to compare."
+    table = differences[differences["metric"] == metric].set_index("variant")
     lines = []
     for kind, alone in (("weights and activations", False), ("weights only", True)):
-        table = differences[differences["metric"] == metric].set_index("variant")
         order = [v for v in charts.sort_variants(table.index) if charts.weights_only(v) == alone]
-        worse = [v for v in order if table.loc[v, "high"] < 0]
-        if not order:
-            continue
-        if not worse:
-            lines.append(
-                f"- **{kind}**: down to {order[-1]}, no drop of {metric} from {reference} is "
-                f"resolved; {_largest_drop(table.loc[order])}."
-            )
-            continue
-        first = table.loc[worse[0]]
-        above = order[: order.index(worse[0])]
-        held = f"{above[-1]} still holds" if above else "no finer precision was tried"
-        lines.append(
-            f"- **{kind}**: the cliff lies at {worse[0]} ({held}): {metric} is "
-            f"{_points(-first['difference'])} points lower than {reference}'s (95 % interval "
-            f"{_points(-first['high'])} to {_points(-first['low'])})."
+        if order:
+            lines.append(f"- **{kind}**: {_first_drop(table.loc[order], reference, metric)}")
+    return "\n".join(lines)
+
+
+def _first_drop(table: pd.DataFrame, reference: str, metric: str) -> str:
+    worse = [v for v in table.index if table.loc[v, "high"] < 0]
+    if not worse:
+        lowest = table["low"].min()
+        return (
+            f"no drop of {metric} from {reference} is resolved down to {table.index[-1]}; the "
+            f"intervals reach down to {_points(-lowest)} points."
         )
-    return "\n".join(["**Where is the cliff?**", "", *lines])
-
-
-def _largest_drop(table: pd.DataFrame) -> str:
-    lowest = table["low"].min()
-    return f"a drop of more than {_points(max(-lowest, 0))} points is ruled out at every step"
+    first = table.loc[worse[0]]
+    steps = -table["difference"].diff().fillna(table["difference"].iloc[0])
+    before = dict(zip(table.index, [reference, *table.index], strict=False))
+    cliff = steps.idxmax()
+    return (
+        f"the first resolved drop of {metric} from {reference} is at {worse[0]}, "
+        f"{_points(-first['difference'])} points (95 % interval {_points(-first['high'])} to "
+        f"{_points(-first['low'])}); the cliff, the step that costs most, lies between "
+        f"{before[cliff]} and {cliff}, {_points(steps[cliff])} points."
+    )
 
 
 def groups(rates: pd.DataFrame, *, reference: str, fmr: float) -> str:
@@ -115,7 +116,7 @@ def groups(rates: pd.DataFrame, *, reference: str, fmr: float) -> str:
     table = rates[(rates["variant"] == reference) & (rates["metric"] == "FMR")]
     if table.empty:
         return _NO_GROUPS
-    people = table.sort_values("n_subjects")
+    people = table.sort_values("n_subjects", kind="stable")
     few = ", ".join(f"{r.group} {r.n_subjects}" for r in people.head(3).itertuples())
     widest = max(table.to_dict("records"), key=lambda row: row["high"] - row["low"])
     apart = [
@@ -126,19 +127,19 @@ def groups(rates: pd.DataFrame, *, reference: str, fmr: float) -> str:
     ]
     parted = "; ".join(apart) if apart else "none"
     return (
-        f"```{{warning}}\nThe smallest groups here hold {few} people. So few people cannot stand "
-        f"for a population: the interval of {widest['group']} alone runs from "
-        f"{widest['low']:.2%} to {widest['high']:.2%}. Read the figure as a demonstration of the "
-        "method on these people, at this one threshold, and as nothing more.\n```\n\n"
+        f"> **Warning.** The smallest groups here are {few} people. So few cannot stand for a "
+        f"population: the interval of {widest['group']} alone runs from {widest['low']:.2%} to "
+        f"{widest['high']:.2%}. Read the figure as a demonstration of the method on these people, "
+        "at this one threshold, and as nothing more.\n\n"
         f"At the threshold where {fmr:.3%} of all impostor pairs match, the groups of one column "
         f"whose {reference} intervals part are: {parted}."
     )
 
 
 def group_chart(rates: pd.DataFrame, *, target: float, source: str):
-    """`charts.group_rates` of the false match rates, or a sentence where there are no groups."""
+    """`charts.group_rates` of the false match rates; None where there are no groups."""
     table = rates[rates["metric"] == "FMR"]
-    return charts.group_rates(table, target=target, source=source) if len(table) else _NO_GROUPS
+    return charts.group_rates(table, target=target, source=source) if len(table) else None
 
 
 def _wide(table: pd.DataFrame) -> pd.io.formats.style.Styler:
@@ -157,44 +158,40 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
-def between_sources(differences: pd.DataFrame, one: str, reference: str) -> str:
-    """Say at which precisions two calibration sources differ in the main rate.
+def between_runs(differences: pd.DataFrame, one: str, reference: str) -> str:
+    """Say at which precisions two runs differ in the main rate.
 
     Parameters
     ----------
     differences : pandas.DataFrame
-        From `compare.between`: run `one` minus run `reference`.
+        From `compare.between`: run `one` minus run `reference`; may be empty.
     one, reference : str
         What to call the two.
     """
-    table = differences[differences["metric"] == MAIN]
+    if differences.empty:
+        return f"No precision was run with both {one} and {reference}."
+    lines = []
+    for row in differences[differences["metric"] == MAIN].to_dict("records"):
+        interval = f"95 % interval {100 * row['low']:+.2f} to {100 * row['high']:+.2f}"
+        verdict = "resolved" if resolved(row) else "not resolved"
+        lines.append(
+            f"- {row['variant']}: {100 * row['difference']:+.2f} points of {MAIN} ({interval}), "
+            f"{verdict}."
+        )
+    return "\n".join([f"**{one[0].upper()}{one[1:]} minus {reference}**", "", *lines])
+
+
+def recovered(table: pd.DataFrame, name: str) -> str:
+    """Say how much of each loss a run's training won back (table of `compare.recoveries`)."""
+    if table.empty:
+        return f"**{name}** has no precision that calibration alone has too."
     lines = []
     for row in table.to_dict("records"):
-        if resolved(row):
-            verb = "higher" if row["difference"] > 0 else "lower"
+        if pd.notna(row["share"]):
+            lost = _points(abs(row["lost"]))
             lines.append(
-                f"- {row['variant']}: {MAIN} is {_points(abs(row['difference']))} points {verb} "
-                f"with {one} than with {reference} (95 % interval of the difference "
-                f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f})."
+                f"- {row['variant']}, {row['metric']}: {row['share']:.0%} (95 % interval "
+                f"{row['low']:.0%} to {row['high']:.0%}) of {lost} points lost."
             )
-        else:
-            lines.append(
-                f"- {row['variant']}: no difference is resolved; the interval runs from "
-                f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f} points."
-            )
-    return "\n".join([f"**{one.capitalize()} against {reference}**", "", *lines])
-
-
-def recovered(table: pd.DataFrame) -> str:
-    """Say how much of each loss training won back (table of `compare.recoveries`)."""
-    lines = []
-    for row in table[table["metric"] == MAIN].to_dict("records"):
-        if pd.isna(row["share"]):
-            lines.append(f"- {row['variant']}: calibration alone lost nothing that is resolved.")
-        else:
-            lines.append(
-                f"- {row['variant']}: calibration alone lost {_points(row['lost'])} points of "
-                f"{MAIN}; training won back {row['share']:.0%} of them (95 % interval "
-                f"{row['low']:.0%} to {row['high']:.0%})."
-            )
-    return "\n".join(lines)
+    lines = lines or ["- nothing resolved was lost, so there is nothing to win back."]
+    return "\n".join([f"**Won back by {name}**", "", *lines])

@@ -42,7 +42,8 @@ class Job:
     notebook, folder : pathlib.Path
         The notebook, and where its results go.
     parameters : dict
-        What study.yml sets, and `profile` for a notebook that declares it; the notebook's own
+        What study.yml sets, and `profile` and `run_names` (what a report reads) for a notebook
+        that declares them; the notebook's own
         defaults hold for the rest.
     inputs : tuple of pathlib.Path
         The folders of the runs that a report reads.
@@ -146,7 +147,8 @@ class Plan:
     def _job(self, experiment, name, profile, parameters, inputs=()) -> Job:
         spec = self.experiments.get(experiment) or self.reports[experiment]
         notebook = self.root / spec["notebook"]
-        told = {"profile": profile} if "profile" in declared(notebook) else {}
+        offered = {"profile": profile, "run_names": [folder.name for folder in inputs]}
+        told = {name: offered[name] for name in offered.keys() & set(declared(notebook))}
         return Job(
             root=self.root,
             experiment=experiment,

@@ -4,10 +4,10 @@ A notebook calls `start` once, right after its parameters cell, saves its tables
 it gets, and ends with `Run.finish`, which writes run.json. Report notebooks read such folders back
 with `read` and `finished`.
 
-What is repeatable: on a CPU, the same parameters, library, versions and number of threads give the
-same outcomes, byte for byte. On a GPU, PyTorch is asked for deterministic algorithms, and it warns
-in the notebook where an operation has none; another GPU model, driver or CUDA version may still
-round differently, so there only the statistics can be expected to agree, not the bytes.
+What is repeatable: on a CPU, the same parameters, library, versions, machine and number of threads
+give the same outcomes, byte for byte. On a GPU, PyTorch is asked for deterministic algorithms, and
+it warns in the notebook where an operation has none; another GPU model, driver or CUDA version may
+still round differently, so there only the statistics can be expected to agree, not the bytes.
 """
 
 from __future__ import annotations
@@ -330,7 +330,9 @@ def read(folder: Path | str) -> Finished:
     return Finished(folder, record)
 
 
-def finished(runs_dir: Path | str, experiment: str, profile: str) -> list[Finished]:
+def finished(
+    runs_dir: Path | str, experiment: str, profile: str, names: list[str] | None = None
+) -> list[Finished]:
     """Return the finished runs of an experiment in one profile, sorted by name.
 
     Parameters
@@ -339,6 +341,8 @@ def finished(runs_dir: Path | str, experiment: str, profile: str) -> list[Finish
         The folder of all runs; a relative one counts from the project's root.
     experiment, profile : str
         As in study.yml.
+    names : list of str, optional
+        Only the runs in folders of these names.
 
     Raises
     ------
@@ -347,7 +351,8 @@ def finished(runs_dir: Path | str, experiment: str, profile: str) -> list[Finish
     """
     folder = _home() / runs_dir / experiment
     here = sorted(p.parent for p in folder.glob(f"[!.]*/{RECORD}"))
-    found = [Finished(p, r) for p in here if (r := read_record(p)) and r["profile"] == profile]
+    wanted = [p for p in here if names is None or p.name in names]
+    found = [Finished(p, r) for p in wanted if (r := read_record(p)) and r["profile"] == profile]
     if not found:
         raise errors.RunError(
             errors.NO_RUNS.format(experiment=experiment, profile=profile, folder=folder)

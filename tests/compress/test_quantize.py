@@ -4,9 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from studylib import errors
+from studylib import embed, errors
 from studylib.compress import quantize
 from studylib.layers import Add
+from studylib.metrics import verification
+from studylib.synthetic import generated
 
 seeds, widths = st.integers(0, 10_000), st.integers(2, 8)
 
@@ -200,6 +202,20 @@ def test_finer_precisions_are_closer(tiny, images):
         return (ready(images) - tiny(images)).abs().max()
 
     assert error("w8a8") < error("w6a6") < error("w3a3")
+
+
+def test_eight_bits_from_128_synthetic_faces_cost_orl_next_to_nothing(sface, orl):
+    _, evaluated = orl.split_by_subject(0.5, 0)
+    ready = quantize.prepare(sface, "w8a8")
+    quantize.calibrate(ready, generated.faces(128, seed=0).images)
+    genuine = embed.all_pairs(evaluated)["genuine"]
+
+    def tar(network):
+        scores = embed.score_all_pairs(embed.embed(network, evaluated))
+        points = verification.curve(verification.sort_scores(scores, genuine))
+        return verification.tar_at_far(points, 1e-3)
+
+    assert tar(quantize.finish(ready)) >= tar(sface) - 0.005
 
 
 def test_uncalibrated_network_says_so(tiny, images):

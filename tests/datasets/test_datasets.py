@@ -95,10 +95,13 @@ def test_check_counts_people_and_groups(london_copy):
 
 
 def test_folder_with_groups(picture_folder):
-    (picture_folder / "groups.csv").write_text("subject,gender,shoe\nbob,Male,44\nada,female ,38\n")
+    (picture_folder / "groups.csv").write_text(
+        "subject,gender,race,shoe\nbob,Male,,44\nada,female ,x,38\n"
+    )
     table = datasets.read("folder", picture_folder).table
     assert table["item"].tolist() == ["ada/1.png", "ada/2.png", "bob/1.png", "bob/2.png"]
     assert table["gender"].tolist() == ["female", "female", "male", "male"]
+    assert table["race"].tolist() == ["x", "x", "unknown", "unknown"]
     assert "shoe" not in table
 
 

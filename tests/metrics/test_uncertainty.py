@@ -32,7 +32,7 @@ def test_weights_follow_the_people(simulated_pairs):
 
 def test_chunks_do_not_change_the_draws(simulated_pairs, monkeypatch):
     whole = np.concatenate(list(u.subject_weights(simulated_pairs, 70, seed=0)))
-    monkeypatch.setattr(u, "_CHUNK", 7)
+    monkeypatch.setattr(u, "_CHUNK", 7 * len(simulated_pairs))
     np.testing.assert_array_equal(
         whole, np.concatenate(list(u.subject_weights(simulated_pairs, 70, seed=0)))
     )

@@ -84,7 +84,8 @@ def test_a_readers_own_pictures_with_groups(tmp_path, own_pictures):
             {"eval_set": "london", "data_root": "no/such/folder"},
             "There is no folder no/such/folder",
         ),
-        ({"device": "cuda:7"}, "cuda:7"),
+        ({"device": "cuda:7"}, r"cuda:7.*(finds no GPU|has \d GPUs)"),
+        ({"spare": 1.5}, "spare is the share of people"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):

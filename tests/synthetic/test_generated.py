@@ -1,4 +1,3 @@
-import errno
 import shutil
 
 import pytest
@@ -67,9 +66,10 @@ def test_a_damaged_set_is_made_again(empty_cache):
     assert torch.equal(generated.faces(1, seed=5).images, one.images)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(empty_cache, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, safetensors.SafetensorError])
+def test_a_full_disk_is_told_and_leaves_nothing(empty_cache, monkeypatch, kind):
     def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(generated, "save_file", full)
     with pytest.raises(errors.AssetError, match="No space left on device"):

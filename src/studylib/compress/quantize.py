@@ -298,6 +298,7 @@ def prepare(
                 slopes = WeightQuantizer(activations, None, symmetric, clip_grad)
                 parametrize.register_parametrization(module, "weight", slopes)
             after = ActivationQuantizer(activations, observer, symmetric, clip_grad)
+            after = after.to(next(model.parameters()).device)
             after.name = name
             _insert_after(model, name, after)
     return model

@@ -67,7 +67,8 @@ def _with_groups(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     absent = sorted(set(table["subject"]) - set(groups["subject"]))
     if absent:
         raise _bad_groups(path, f"subject {absent[0]} is not in it ({len(absent)} such)")
-    groups[known] = groups[known].apply(lambda column: column.str.strip().str.lower())
+    cleaned = groups[known].apply(lambda column: column.str.strip().str.lower())
+    groups[known] = cleaned.replace("", "unknown")
     return table.merge(groups[["subject", *known]], on="subject", how="left")
 
 

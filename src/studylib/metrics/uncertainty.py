@@ -24,7 +24,7 @@ GROUP_RATES = ["group", "metric", "n_pairs", "n_subjects", "variant", "value", "
 MOST_GROUPS = 10  # a column with more values, such as age in years, is no grouping
 _Z = 1.959963984540054  # two-sided 95 % point of the normal distribution
 _TAILS = (2.5, 97.5)  # percentiles that bound 95 %
-_CHUNK = 50  # resamples in memory at a time
+_CHUNK = 10**6  # pair weights in memory at a time (a few arrays of 8 MB each)
 
 
 def wilson(successes, n) -> tuple[np.ndarray, np.ndarray]:
@@ -72,8 +72,9 @@ def subject_weights(table: pd.DataFrame, resamples: int, seed: int) -> Iterator[
     a, b, n = _subject_codes(table)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     same = a == b
-    for start in range(0, resamples, _CHUNK):
-        w = counts[start : start + _CHUNK].astype(float)
+    chunk = max(1, _CHUNK // len(table))
+    for start in range(0, resamples, chunk):
+        w = counts[start : start + chunk].astype(float)
         yield np.where(same, w[:, a], w[:, a] * w[:, b])
 
 
@@ -94,6 +95,11 @@ class Resampled(NamedTuple):
     metrics: list[str]
     values: np.ndarray
     n_genuine: int
+
+    def take(self, variants: list[str]) -> Resampled:
+        """The same resamples for some of the variants."""
+        rows = [self.variants.index(variant) for variant in variants]
+        return self._replace(variants=variants, values=self.values[rows])
 
 
 def resample(
@@ -176,18 +182,24 @@ def differences(resampled: Resampled, reference: str) -> pd.DataFrame:
         Columns variant, metric, difference, low, high; fractions.
     """
     base = resampled.values[resampled.variants.index(reference)]
-    least = float(wilson(0, resampled.n_genuine)[1])
     rows = []
     for variant, of_variant in zip(resampled.variants, resampled.values, strict=True):
         if variant == reference:
             continue
         for metric, draws in zip(resampled.metrics, of_variant - base, strict=True):
-            value = float(draws[0])
-            low, high = np.nanpercentile(draws[1:], _TAILS)
-            row = {"variant": variant, "metric": metric, "difference": value}
-            low, high = max(min(low, value - least), -1.0), min(max(high, value + least), 1.0)
-            rows.append(row | {"low": float(low), "high": float(high)})
+            row = {"variant": variant, "metric": metric, "difference": float(draws[0])}
+            rows.append(row | _bounds(draws, resampled.n_genuine))
     return pd.DataFrame(rows, columns=["variant", "metric", "difference", "low", "high"])
+
+
+def _bounds(draws: np.ndarray, n_genuine: int) -> dict[str, float]:
+    """Interval of a paired difference, the observed one first; never narrower than for no event."""
+    value, least = float(draws[0]), float(wilson(0, n_genuine)[1])
+    low, high = np.nanpercentile(draws[1:], _TAILS)
+    return {
+        "low": float(max(min(low, value - least), -1.0)),
+        "high": float(min(max(high, value + least), 1.0)),
+    }
 
 
 def recovery(resampled: Resampled, damaged: str, repaired: str, reference: str) -> pd.DataFrame:
@@ -195,7 +207,7 @@ def recovery(resampled: Resampled, damaged: str, repaired: str, reference: str) 
 
     The share is (repaired - damaged) / (reference - damaged): 0 is nothing, 1 is everything. It
     means something only where a loss is beyond doubt: where the interval of the loss holds zero,
-    the row says so in `lost` and the share is left out.
+    the share is left out.
 
     Returns
     -------
@@ -208,11 +220,11 @@ def recovery(resampled: Resampled, damaged: str, repaired: str, reference: str) 
     rows = []
     for metric, before, after, best in zip(resampled.metrics, was, now, full, strict=True):
         loss = best - before
-        low, high = np.percentile(loss[1:], _TAILS)
+        bounds = _bounds(loss, resampled.n_genuine)
         row = {"metric": metric, "lost": float(loss[0]), "share": np.nan}
         row |= {"low": np.nan, "high": np.nan}
-        if low > 0 or high < 0:
-            shares = (after - before) / loss
+        if bounds["low"] > 0 or bounds["high"] < 0:
+            shares = (after - before) / np.where(loss == 0, np.nan, loss)
             low, high = np.nanpercentile(shares[1:], _TAILS)
             row |= {"share": float(shares[0]), "low": float(low), "high": float(high)}
         rows.append(row)

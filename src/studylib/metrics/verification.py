@@ -95,12 +95,12 @@ def curve(scores: Sorted, weights: np.ndarray | None = None) -> Curve:
     with np.errstate(invalid="ignore"):
         tmr = accepted_genuine[..., scores.last] / accepted_genuine[..., -1:]
         fmr = accepted_impostor[..., scores.last] / accepted_impostor[..., -1:]
-    start = np.zeros((*tmr.shape[:-1], 1))
-    return Curve(
-        np.append(np.inf, scores.threshold),
-        np.concatenate([start, fmr], -1),
-        1 - np.concatenate([start, tmr], -1),
-    )
+    return Curve(np.append(np.inf, scores.threshold), _from_zero(fmr), 1 - _from_zero(tmr))
+
+
+def _from_zero(rates: np.ndarray) -> np.ndarray:
+    """Put the rate at an infinite threshold first: 0, or NaN where there is no pair to count."""
+    return np.concatenate([np.where(np.isnan(rates[..., :1]), np.nan, 0.0), rates], -1)
 
 
 def eer(points: Curve) -> np.ndarray:
@@ -123,7 +123,8 @@ def tar_at_far(points: Curve, far: float) -> np.ndarray:
     Where impostor pairs are fewer than 1 / far, that threshold accepts no impostor at all.
     """
     at = _at_fmr(points, far)
-    return 1 - np.take_along_axis(points.fnmr, at[..., None], -1)[..., 0]
+    tar = 1 - np.take_along_axis(points.fnmr, at[..., None], -1)[..., 0]
+    return np.where(np.isnan(points.fmr[..., 0]), np.nan, tar)
 
 
 # The study's three verification rates; each takes a Curve and gives a rate for each of its rows.

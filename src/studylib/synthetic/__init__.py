@@ -1,1 +1,1 @@
-"""Synthetic faces: photographs from a generator, and drawn faces whose every property is known."""
+"""Synthetic faces: photographs from a generator, of people who do not exist."""

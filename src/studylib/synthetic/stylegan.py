@@ -253,62 +253,35 @@ def latents_from(start: int, seed: int) -> Iterator[torch.Tensor]:
     return islice(chain.from_iterable(blocks), start, None)
 
 
-def photograph(
+@torch.inference_mode()
+def photographs(
     generator: MobileStyleGAN, z: torch.Tensor, psi: float = 0.7, size: int = 512
 ) -> np.ndarray:
-    """Draw the photograph of one latent z (512,); the rest is as in `photographs`."""
-    return _draw(generator, z[None], psi, size)[0]
-
-
-def photographs(
-    generator: MobileStyleGAN,
-    n: int,
-    seed: int,
-    psi: float = 0.7,
-    size: int = 512,
-    batch: int = 1,
-) -> Iterator[np.ndarray]:
-    """Draw n photographs, one at a time, holding no more than a batch of them.
+    """Draw the photographs of a batch of latents.
 
     Parameters
     ----------
     generator : MobileStyleGAN
         From `load`; its device does the work.
-    n, seed : int
-        How many, and the seed of their `latents`.
+    z : torch.Tensor
+        float32 (N, 512), from `latents` or `latents_from`. One at a time is fastest on a CPU, and
+        takes the least memory; a GPU wants more. Other batches (threads, devices) round
+        differently: one value in ten thousand may change by one level.
     psi : float
         Truncation: nearer 0 the faces are cleaner and more alike, at 1 they vary as learned.
     size : int
         Edge in pixels, one of `SIZES`; smaller than 1024 is the mean over squares (area filter).
-    batch : int
-        How many are drawn at once. One by one is fastest on a CPU, and takes the least memory; a
-        GPU wants more. Other batches (threads, devices) round differently: one value in ten
-        thousand may change by one level.
 
-    Yields
-    ------
-    ndarray
-        RGB, uint8 (3, size, size).
+    Returns
+    -------
+    numpy.ndarray
+        RGB, uint8 (N, 3, size, size).
 
     Raises
     ------
     ParameterError
-        If the size is not one of `SIZES`, or n or the batch is less than 1.
+        If the size is not one of `SIZES`.
     """
-    _check_size(size)
-    for what, value in (("n", n), ("batch", batch)):
-        if value < 1:
-            raise errors.ParameterError(errors.BAD_SIZE.format(what=what, least=1, value=value))
-    return _photographs(generator, latents(n, seed), psi, size, batch)
-
-
-def _photographs(generator, z, psi, size, batch):
-    for some in z.split(batch):
-        yield from _draw(generator, some, psi, size)
-
-
-@torch.inference_mode()
-def _draw(generator, z, psi, size):
     pictures = generator(z.to(generator.w_mean.device), psi, size)
     levels = pictures.add_(1).mul_(127.5).round_().clamp_(0, 255)
     return levels.to(torch.uint8).contiguous().cpu().numpy()
