@@ -12,7 +12,7 @@ from studylib.faces import GROUP_COLUMNS, Faces
 
 @torch.inference_mode()
 def embed(
-    model: nn.Module, faces: Faces, *, device="cpu", batch_size: int = 64, mirror: bool = False
+    model: nn.Module, faces: Faces, *, device="cpu", batch_size: int = 16, mirror: bool = False
 ) -> torch.Tensor:
     """Embed every face.
 

@@ -12,6 +12,7 @@ still round differently, so there only the statistics can be expected to agree, 
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import hashlib
 import html
@@ -172,6 +173,7 @@ def start(experiment: str, namespace: dict) -> Run:
     out_dir = parameters.pop("out_dir", None)
     folder = Path(out_dir or _home() / "runs" / experiment / "by-hand").absolute()
     device = resolve_device(parameters.get("device", "auto"))
+    _keep_memory()
     seed = parameters.get("seed", 0)
     _seed(seed, device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -267,6 +269,20 @@ def fits(value, annotation) -> bool:
     if annotation is float:
         return isinstance(value, int | float)
     return not isinstance(annotation, type) or isinstance(value, annotation)
+
+
+def _keep_memory() -> None:
+    """Ask glibc to keep freed memory for the next tensor instead of giving it back each time.
+
+    Without this every large activation is mapped and zeroed anew by the kernel, which takes about
+    as long as the arithmetic: a small network runs twice as fast with it. Other C libraries have no
+    such switch, and are left alone.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # from glibc's malloc.h
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def _seed(seed: int, device) -> None:
