@@ -22,8 +22,17 @@ import vl_convert
 from studylib import errors
 
 # Okabe and Ito's colours (2008), told apart with any common colour vision; their yellow is left
-# out, too pale for a point on white.
-GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+# out, too pale for a point on white, and a grey is added.
+GROUP_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+    "#999999",
+)
 # One ramp for precisions, by bits per weight: darker is finer, and lightness alone keeps the order.
 PRECISION_COLOURS = {
     32: "#0d0887", 8: "#5302a3", 7: "#7201a8", 6: "#9c179e", 5: "#cc4778", 4: "#ed7953",
@@ -372,7 +381,7 @@ def _weights_only_shape(order: list[str], legend: bool) -> alt.Shape:
 
 
 def _group_colour(column: str, names: list[str], channel=alt.Color, legend=None):
-    """One colour a group, by its place in the sorted names; the palette repeats after seven."""
+    """One colour a group, by its place in the sorted names; the palette repeats after eight."""
     colours = [GROUP_COLOURS[i % len(GROUP_COLOURS)] for i in range(len(names))]
     return channel(f"{column}:N", legend=legend, scale=alt.Scale(domain=names, range=colours))
 

@@ -50,7 +50,7 @@ def training_table(losses: dict[str, pd.DataFrame]) -> pd.DataFrame:
 _LOSSES = ("loss, first 5 steps", "loss, last 5 steps")
 
 
-def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> str:
+def cliff(differences: pd.DataFrame, *, reference: str, name: str = "", metric: str = MAIN) -> str:
     """Say where a rate first drops resolvably, and which step of precision costs most.
 
     Parameters
@@ -59,6 +59,8 @@ def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> s
         From `uncertainty.differences`; for `metric`, higher is better.
     reference : str
         What they are differences from.
+    name : str
+        What to put before each line, such as the run's name.
 
     Returns
     -------
@@ -72,7 +74,8 @@ def cliff(differences: pd.DataFrame, *, reference: str, metric: str = MAIN) -> s
     for kind, alone in (("weights and activations", False), ("weights only", True)):
         order = [v for v in charts.sort_variants(table.index) if charts.weights_only(v) == alone]
         if order:
-            lines.append(f"- **{kind}**: {_first_drop(table.loc[order], reference, metric)}")
+            about = f"{name}, {kind}" if name else kind
+            lines.append(f"- **{about}**: {_first_drop(table.loc[order], reference, metric)}")
     return "\n".join(lines)
 
 
