@@ -67,7 +67,7 @@ def test_a_readers_own_pictures_with_groups(tmp_path, own_pictures):
     assert not (pd.isna(rates[["low", "high"]]).any(axis=None))
     page = (tmp_path / "out.ipynb").read_text()
     assert "not shown in published pages" in page  # nobody's own pictures are printed
-    assert "So few people cannot stand for a population" in re.sub(r"\s+", " ", page)
+    assert "So few cannot stand for a population" in re.sub(r"\s+", " ", page)
 
 
 @pytest.mark.filterwarnings("ignore")

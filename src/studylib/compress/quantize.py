@@ -156,7 +156,7 @@ def fake_quantize(x: torch.Tensor, grid: QParams, *, clip_grad: bool = True) -> 
     --------
     >>> grid = choose_qparams(torch.tensor(-1.0), torch.tensor(1.0), 2, symmetric=True)
     >>> fake_quantize(torch.tensor([-3.0, -0.4, 0.6]), grid)
-    tensor([-1., 0., 1.])
+    tensor([-1.,  0.,  1.])
     """
     return _FakeQuantize.apply(x, *grid, clip_grad)
 
