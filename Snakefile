@@ -1,7 +1,7 @@
 # One rule per run of study.yml. `study run` calls this; by hand: snakemake --cores 2
 #   --config profile=smoke        another profile than quick
 #   --config threads=4            threads per run (default 1: runs side by side, not threads)
-#   --executor slurm --jobs 8     the same on a cluster
+#   --executor slurm --jobs 8     on a cluster, with Snakemake's plugin for it (not tested here)
 # Whether a run is done is decided by studylib.plan. Snakemake sees it through an empty file in the
 # run's folder whose name holds the fingerprint of parameters, notebook and library.
 import sys

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 from sklearn.metrics import roc_curve
 
-from studylib import assets, datasets, embed, models
+from studylib import assets, datasets, embed, models, runs
 from studylib.compress import quantize
 from studylib.metrics import uncertainty, verification
 from studylib.synthetic import stylegan
@@ -110,6 +110,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    runs.keep_memory()  # as every run does
     print(f"torch {torch.__version__}, {args.threads} threads, medians of {args.repeats}")
     for part in PARTS:
         ours, peer, name = part(args.threads)

@@ -66,13 +66,11 @@ def test_groups_warn_about_sizes_and_name_only_what_parts():
         ("race: c", 0.03, 0.001, 0.2, 9),
         ("gender: d", 0.2, 0.15, 0.3, 9),
     )
-    text = findings.groups(table, reference="fp32", fmr=0.01)
-    assert (
-        text.startswith("> **Warning.**")
-        and "race: c 9" in text
-        and "the interval of race: c alone runs from 0.10% to 20.00%" in text
-    )
-    assert text.endswith("part are: race: a below race: b.")
+    alike = table.assign(variant="w4a4", low=0.0, high=1.0)
+    text = findings.groups(pd.concat([table, alike]), reference="fp32", fmr=0.01)
+    assert text.startswith("> **Warning.** The smallest groups here are race: c 9, gender: d 9,")
+    assert "the fp32 interval of race: c alone runs from 0.10% to 20.00%" in text
+    assert text.endswith("- fp32: race: a below race: b.\n- w4a4: none.")
 
 
 def test_no_groups_no_claim():

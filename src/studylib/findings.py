@@ -100,43 +100,53 @@ def _first_drop(table: pd.DataFrame, reference: str, metric: str) -> str:
 
 
 def groups(rates: pd.DataFrame, *, reference: str, fmr: float) -> str:
-    """Say what the within-group false match rates of the reference show, and what they cannot.
+    """Say what the within-group false match rates show, and what they cannot.
 
     Parameters
     ----------
     rates : pandas.DataFrame
         From `uncertainty.all_group_error_rates`; may be empty.
     reference : str
-        The variant to speak of.
+        The variant whose widest interval is quoted in the warning.
     fmr : float
-        FMR over all pairs at the one threshold.
+        FMR over all pairs at each variant's one threshold.
 
     Returns
     -------
     str
-        Markdown.
+        Markdown: a warning on group sizes, then the groups whose intervals part, by variant.
     """
-    table = rates[(rates["variant"] == reference) & (rates["metric"] == "FMR")]
+    table = rates[rates["metric"] == "FMR"]
     if table.empty:
         return _NO_GROUPS
-    people = table.sort_values("n_subjects", kind="stable")
+    first = table[table["variant"] == reference]
+    people = first.sort_values("n_subjects", kind="stable")
     few = ", ".join(f"{r.group} {r.n_subjects}" for r in people.head(3).itertuples())
-    widest = max(table.to_dict("records"), key=lambda row: row["high"] - row["low"])
-    apart = [
+    widest = max(first.to_dict("records"), key=lambda row: row["high"] - row["low"])
+    lines = [
+        f"> **Warning.** The smallest groups here are {few} people. So few cannot stand for a "
+        f"population: the {reference} interval of {widest['group']} alone runs from "
+        f"{widest['low']:.2%} to {widest['high']:.2%}. Read the figure as a demonstration of the "
+        "method on these people, at this one threshold, and as nothing more.",
+        "",
+        f"At the threshold where {fmr:.3%} of all impostor pairs match, the intervals part (not "
+        "adjusted for the number of comparisons) between these groups of one column:",
+        "",
+    ]
+    for variant in charts.sort_variants(table["variant"]):
+        apart = _parted(table[table["variant"] == variant])
+        lines.append(f"- {variant}: {'; '.join(apart) if apart else 'none'}.")
+    return "\n".join(lines)
+
+
+def _parted(table: pd.DataFrame) -> list[str]:
+    """Pairs of groups of one column, the first with its whole interval below the second's."""
+    return [
         f"{a.group} below {b.group}"
         for a in table.itertuples()
         for b in table.itertuples()
         if a.group.split(":")[0] == b.group.split(":")[0] and a.high < b.low
     ]
-    parted = "; ".join(apart) if apart else "none"
-    return (
-        f"> **Warning.** The smallest groups here are {few} people. So few cannot stand for a "
-        f"population: the interval of {widest['group']} alone runs from {widest['low']:.2%} to "
-        f"{widest['high']:.2%}. Read the figure as a demonstration of the method on these people, "
-        "at this one threshold, and as nothing more.\n\n"
-        f"At the threshold where {fmr:.3%} of all impostor pairs match, the groups of one column "
-        f"whose {reference} intervals part are: {parted}."
-    )
 
 
 def group_chart(rates: pd.DataFrame, *, target: float, source: str):

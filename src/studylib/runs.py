@@ -173,7 +173,7 @@ def start(experiment: str, namespace: dict) -> Run:
     out_dir = parameters.pop("out_dir", None)
     folder = Path(out_dir or _home() / "runs" / experiment / "by-hand").absolute()
     device = resolve_device(parameters.get("device", "auto"))
-    _keep_memory()
+    keep_memory()
     seed = parameters.get("seed", 0)
     _seed(seed, device)
     folder.mkdir(parents=True, exist_ok=True)
@@ -271,7 +271,7 @@ def fits(value, annotation) -> bool:
     return not isinstance(annotation, type) or isinstance(value, annotation)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Ask glibc to keep freed memory for the next tensor instead of giving it back each time.
 
     Without this every large activation is mapped and zeroed anew by the kernel, which takes about
@@ -399,8 +399,11 @@ def _write_table(path: Path, table) -> None:
 
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     columns = pyarrow.Table.from_pandas(table, preserve_index=False)
-    pyarrow.parquet.write_table(columns, scratch, compression="zstd")
-    os.replace(scratch, path)
+    try:
+        pyarrow.parquet.write_table(columns, scratch, compression="zstd")
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _plain(value):
