@@ -9,6 +9,7 @@ from studylib.metrics import uncertainty
 from studylib.runs import Finished
 
 PAIR = ["item_a", "item_b"]
+SETTINGS = ["eval_set", "calibration", "observer", "method", "train_norm", "steps", "seed"]
 
 
 def join_outcomes(runs: list[Finished]) -> pd.DataFrame:
@@ -34,9 +35,6 @@ def join_outcomes(runs: list[Finished]) -> pd.DataFrame:
             name = f"score_{run.name}/{column.removeprefix('score_')}"
             joined[name] = run.outcomes[column].rename(name)
     return pd.concat(joined.values(), axis=1)
-
-
-SETTINGS = ["eval_set", "calibration", "observer", "method", "train_norm", "steps", "seed"]
 
 
 def settings(runs: dict[str, Finished]) -> pd.DataFrame:

@@ -85,7 +85,7 @@ def _first_drop(table: pd.DataFrame, reference: str, metric: str) -> str:
         lowest = table["low"].min()
         return (
             f"no drop of {metric} from {reference} is resolved down to {table.index[-1]}; the "
-            f"intervals reach down to {_points(-lowest)} points."
+            f"intervals reach down to {_points(max(-lowest, 0))} points."
         )
     first = table.loc[worse[0]]
     steps = -table["difference"].diff().fillna(table["difference"].iloc[0])

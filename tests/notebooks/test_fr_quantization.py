@@ -85,6 +85,7 @@ def test_a_readers_own_pictures_with_groups(tmp_path, own_pictures):
             "There is no folder no/such/folder",
         ),
         ({"device": "cuda:7"}, r"cuda:7.*(finds no GPU|has \d GPUs)"),
+        ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"spare": 1.5}, "spare is the share of people"),
     ],
 )
