@@ -2,9 +2,9 @@
 
 Quantisation-aware training as in QuantFace (Boutros, Damer and Kuijper 2022): the quantised network
 starts from the full-precision one's weights and is trained to give the same normalised embedding
-for every face, by SGD with Nesterov momentum. Unlike in the paper's code, activation ranges come from
-a calibration set and are frozen unless `range_steps` lets them widen in the first steps; and batch
-normalisation can be told to keep its statistics (`train_norm`), which small batches need.
+for every face, by SGD with Nesterov momentum. Unlike in the paper's code, activation ranges come
+from a calibration set and are frozen unless `range_steps` lets them widen in the first steps; and
+batch normalisation can be told to keep its statistics (`train_norm`), which small batches need.
 """
 
 from __future__ import annotations
