@@ -16,8 +16,10 @@ FLOORS = (
     "errors faces layers vision",
     "assets catalog align",
     "datasets synthetic models compress metrics",
-    "calibration distill embed sheets",
-    "charts charts_fairness charts_tradeoff runs compare findings published verdicts claims",
+    "train calibration distill embed sheets",
+    "expressions shrink",
+    "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
+    "verdicts claims expression_compare expression_findings results",
     "audit plan execute book cli",
 )
 

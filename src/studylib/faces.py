@@ -28,11 +28,15 @@ class Photos:
     name : str
         The data set's name in the catalog.
     table : pandas.DataFrame
-        One row a picture: `item` (unique), `subject`, `path`, and any of `GROUP_COLUMNS`.
+        One row a picture: `item` (unique), `subject`, `path`, and any of `GROUP_COLUMNS`; with
+        classes also `label`, a code 0..C-1.
+    classes : tuple of str
+        The names of the labels' codes; empty where pictures have no labels.
     """
 
     name: str
     table: pd.DataFrame
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -49,16 +53,21 @@ class Faces:
     Attributes
     ----------
     images : torch.Tensor
-        uint8 (N, 3, H, W), RGB, 0..255; normalising them is the network's business.
+        uint8 (N, C, H, W), RGB or one grey channel, 0..255; normalising them is the network's
+        business.
     table : pandas.DataFrame
-        N rows in the same order: `item` (unique), `subject`, and any of `GROUP_COLUMNS`.
+        N rows in the same order: `item` (unique), `subject`, and any of `GROUP_COLUMNS`; with
+        classes also `label`, a code 0..C-1.
     origin : str
         The catalog entry they come from, or noise: it decides whether they may be shown.
+    classes : tuple of str
+        The names of the labels' codes, such as expressions; empty where faces have no labels.
     """
 
     images: torch.Tensor
     table: pd.DataFrame
     origin: str
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if len(self.images) != len(self.table):
@@ -80,6 +89,7 @@ class Faces:
             self.images[torch.from_numpy(positions)],
             self.table.iloc[positions].reset_index(drop=True),
             self.origin,
+            self.classes,
         )
 
     def split_by_subject(self, fraction: float, seed: int) -> tuple[Faces, Faces]:
