@@ -82,7 +82,27 @@ NEEDS_ROOT = (
 MISSING_ROOT = "There is no folder {root}: expected the root of {name!r}, which holds {layout}."
 WRONG_LAYOUT = "{root} does not look like {name!r}: {problem}. Expected: {layout}."
 UNREADABLE_IMAGE = "Could not read the image {path}: {reason}. Replace or remove the file."
-BAD_GROUPS = "{path}: {problem}. Expected a CSV with a column subject and any of {columns}."
+BAD_GROUPS = "{path}: {problem}. Expected a CSV with a column {column} and any of {columns}."
+BAD_LABEL = (
+    "{path}: the label {value!r} is none of the set's own, which go from {least} to {most}. "
+    "Restore the file from your copy of the set."
+)
+SHORT_ATTRIBUTES = (
+    "{path} has {found} lines, expected 8 (five landmarks, gender, race, age): restore the file "
+    "from your copy of the set."
+)
+BAD_ATTRIBUTE = (
+    "{path}: {name} is {value!r}, expected a code from 0 to {most}. Restore the file from your "
+    "copy of the set."
+)
+ONE_PART = (
+    "{root} holds only the {part} part of {name!r}: an experiment needs faces to train on and "
+    "others to test on, so give it both."
+)
+NO_SPLIT = (
+    "{root} has too few people with a labelled sequence for a split by subject: {people}, and one "
+    "side was left empty."
+)
 NO_FACE = (
     "No face was found in {count} of {total} pictures of {name!r}, among them {example}. Above "
     "{allowed:.0%} this is probably not a set of frontal faces: check those pictures, or remove "
@@ -92,8 +112,39 @@ NO_FACE = (
 # parameters
 UNKNOWN_NAME = "Unknown {what} {value!r}. Choose one of: {choices}."
 BAD_PRECISION = (
-    "Unknown precision {value!r}. Use fp32, w8a8 (weights and activations) or w8 (weights only), "
-    "with 2 to 8 bits each."
+    "Unknown precision {value!r}. Use fp32, fp16, w8a8 (weights and activations) or w8 (weights "
+    "only), with 2 to 8 bits each."
+)
+NOT_PLAIN = (
+    "The weight of {layer!r} is parametrised (masked, clustered or quantised): call "
+    "strip on the network first."
+)
+WEIGHTS_NOT_FINITE = (
+    "The layer {layer!r} has NaN or infinite weights: training diverged, or the file is damaged."
+)
+BAD_VARIANT = (
+    "{name!r} is no variant: {problem}. Join parts with +, in this order: s50 (or s50g, s2of4, "
+    "ch50), c16, then a precision (w8, w8a8, fp16, w4, ...); or fp32, or ft2."
+)
+NO_MASKS = (
+    "The network has no weight with a mask: give prune.update one from prune.prepare, and "
+    "prune.prepare one with convolutions or dense layers (2:4: whose inputs come in fours)."
+)
+FIXED_SPARSITY = "The pattern 2:4 prunes exactly half: its sparsity must be 0.5, got {value}."
+SPARSITY_FELL = (
+    "What is pruned stays pruned: a sparsity of {value} is below what the network already has. "
+    "Prepare a fresh copy, or let the schedule grow."
+)
+NOT_A_CHAIN = (
+    "Channels can be removed only from one chain of convolutions, batch normalisation and dense "
+    "layers without masks or quantisers: {name!r} ({kind}) does not fit what comes before it."
+)
+NOT_PACKED = (
+    "{path} is not a whole packed network: {problem}. Write it again with size.save_packed."
+)
+OTHER_NETWORK = (
+    "{path} holds another network than the one it is loaded into: {problem}. Give one with the "
+    "same layers, prepared in the same way."
 )
 BAD_BITS = "{bits} bits cannot be quantised here: use 2 to 8 bits."
 NOT_CALIBRATED = (
@@ -105,6 +156,12 @@ BAD_SPARE = (
     "between 0 and 1 for {people} people, got {value}."
 )
 BAD_SIZE = "{what} must be at least {least}, got {value}."
+
+# simulated faces
+BAD_SHARES = "The groups' shares must sum to 1, got {total:g}."
+NOT_ONE_OF = "{what} must be one of {known}, got {value}."
+BAD_FACE_SIZE = "Simulated faces are drawn from 32 to 128 pixels wide, got {value}."
+BAD_INTENSITY = "intensity must be (low, high) with 0 <= low <= high <= 1, got {value}."
 
 # the generator
 WRONG_GRAPH = (
@@ -180,6 +237,27 @@ LOCKED = (
 )
 RUNS_FAILED = "{failed} of {total} runs failed."
 SNAKEMAKE_FAILED = "Snakemake could not start the runs: {reason}. Its log: {log}"
+
+# training
+OTHER_FACES = (
+    "The network takes faces of shape {wanted} (channels, height, width), got {found}: load them "
+    "at that size (grey: one channel), or build the network for theirs."
+)
+NO_LABELS = (
+    "These faces from {origin!r} have no labels, so a network cannot be trained or chosen on them: "
+    "give faces with classes and a column label."
+)
+OTHER_LABELS = (
+    "The faces to choose the epoch on have the classes {found}, those to train on {wanted}: give "
+    "both the same classes in the same order."
+)
+FEW_OUTPUTS = (
+    "The network has {outputs} outputs but the faces have {classes} classes: build it with "
+    "num_classes={classes}."
+)
+DIVERGED = (
+    "The training loss is {loss} after epoch {epoch}: training diverged. Lower lr (now {lr:g})."
+)
 
 # metrics
 NOT_FINITE = "{count} of {total} scores are NaN or infinite: remove these pairs or mend the scores."
@@ -321,6 +399,49 @@ CANNOT_WRITE = "Could not write the report to {folder}: {reason}. Name another f
 OTHER_REPORT = (
     "{folder} holds the report on another table, {other}: name another folder with --out, or "
     "remove that report."
+)
+
+# runs on expressions, compared
+NO_TABLES = "There is no table of outcomes to compare: give at least one run."
+NOT_OUTCOMES = (
+    "The outcomes of {name} cannot be read: {problem}. Expected a row a picture with item, "
+    "subject, label and predicted_<variant> columns, each item once."
+)
+NO_SHARED_VARIANT = (
+    "The runs {runs} have no variant in common, so there is nothing to put together: compare runs "
+    "with the same variants."
+)
+NOBODY_LABELLED = (
+    "Nobody is in a group of the column {column}: choose another group column, or label the people."
+)
+OTHER_PICTURES = (
+    "The runs {first} and {other} judged different pictures (or labels), so they cannot be put "
+    "together: give them one data set and one test set."
+)
+
+# a pretrained expression network, and results that the study carries
+BAD_EDGES = (
+    "age_edges are the first years of the age bands, ascending (such as [18, 25, 30, 40]), got "
+    "{value}."
+)
+NEEDS_TRAINING = (
+    "{name!r} means training, and here nothing is trained: use pruning (s50), clustering (c16), a "
+    "precision (w8, w8a8, fp16, w4, ...), chains of these such as s50+c16+w8, or shipped."
+)
+NO_COMMON_CLASS = (
+    "No face of {origin!r} can be judged: its classes are {found}, the network's are {wanted}."
+)
+NO_STORED = (
+    "There are no stored results in {folder}: expected {file} there. Name the folder of one result "
+    "below the study's own book/results."
+)
+ONLY_AGGREGATED = (
+    "Name the tables to keep, and only aggregated ones: the outcomes hold a row for each picture "
+    "and stay where they were made."
+)
+STORED_TABLE = (
+    "{file} is not as it was stored: {problem}. Restore it from the repository, or store the run "
+    "again."
 )
 
 # published results

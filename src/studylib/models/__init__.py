@@ -1,4 +1,4 @@
-"""Networks as plain torch modules, and the one way to load a pretrained one by name."""
+"""Networks as plain torch modules: fresh ones by function, pretrained ones by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from torch import nn
 
 from studylib import errors
 from studylib.models import sface
+from studylib.models.fer_cnn import fer_cnn, parameter_count
+
+__all__ = ["PRETRAINED", "fer_cnn", "load", "parameter_count"]
 
 PRETRAINED = {"sface": sface.load}
 
