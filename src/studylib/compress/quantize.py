@@ -10,27 +10,31 @@ range of its own:
 
 The scheme that `prepare` applies is QuantFace's (Boutros, Damer and Kuijper 2022): affine
 (asymmetric) throughout; weights per output channel with ranges taken afresh from the weights;
-activations per tensor after each PReLU and each residual sum; PReLU slopes per tensor with the
-activations' width; input, biases, batch normalisation and the embedding stay in floating point.
-Everything is fake-quantised: values are rounded to the grid and computed with in fp32.
+activations per tensor after each PReLU, ReLU and residual sum; PReLU slopes per tensor with the
+activations' width; biases, batch normalisation and the network's output (embedding, logits) stay in
+floating point, and so does its input, which is uint8 to begin with. `dynamic_range` is what TFLite
+makes of a network by default, `half` its float16 mode. Everything is fake-quantised: values are
+rounded to the grid and computed with in fp32.
 """
 
 from __future__ import annotations
 
-import copy
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from studylib import errors
+from studylib.compress import weights
 from studylib.layers import Add
 
 OBSERVERS = ("minmax", "ema", "percentile")
-QUANTISED_LAYERS = (nn.Conv2d, nn.Linear)
-QUANTISED_OUTPUTS = (nn.PReLU, Add)
+QUANTISED_OUTPUTS = (nn.PReLU, nn.ReLU, Add)
+SMALLEST = 1024  # elements of a weight below which TFLite leaves it in floating point
 EMA_DECAY = 0.9
 PERCENTILE = 0.9999
 _SAMPLED = 2**20  # activations looked at per batch when a percentile is wanted
@@ -58,7 +62,7 @@ class QParams(NamedTuple):
 
 
 def parse_precision(name: str) -> Precision:
-    """Read a precision's name: fp32, w8a8 (weights and activations), w8 (weights only).
+    """Read a precision's name: fp32, fp16, w8a8 (weights and activations), w8 (weights only).
 
     Raises
     ------
@@ -70,13 +74,13 @@ def parse_precision(name: str) -> Precision:
     >>> parse_precision("w6a8")
     Precision(weights=6, activations=8)
     """
-    if name == "fp32":
-        return Precision(None, None)
+    if name in ("fp32", "fp16"):
+        return Precision(16 if name == "fp16" else None, None)
     match = re.fullmatch(r"w([2-8])(?:a([2-8]))?", name)
     if not match:
         raise errors.ParameterError(errors.BAD_PRECISION.format(value=name))
-    weights, activations = match.groups()
-    return Precision(int(weights), int(activations) if activations else None)
+    bits, activations = match.groups()
+    return Precision(int(bits), int(activations) if activations else None)
 
 
 def value_range(x: torch.Tensor, axis: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -269,7 +273,7 @@ def prepare(
     model : torch.nn.Module
         Left as it is.
     precision : str
-        See `parse_precision`; fp32 gives a plain copy.
+        See `parse_precision`; fp32 gives a plain copy, fp16 the same as `half`.
     observer : {"minmax", "ema", "percentile"}
         How activation ranges are found.
     symmetric : bool
@@ -287,12 +291,14 @@ def prepare(
     ParameterError
         Unknown precision or observer.
     """
-    weights, activations = parse_precision(precision)
+    bits, activations = parse_precision(precision)
     errors.one_of("observer", observer, OBSERVERS)
-    model = copy.deepcopy(model)
+    if precision == "fp16":
+        return half(model)
+    model = weights.strip(model)
     for name, module in list(model.named_modules()):
-        if weights and isinstance(module, QUANTISED_LAYERS):
-            quantizer = WeightQuantizer(weights, 0, symmetric, clip_grad)
+        if bits and isinstance(module, weights.KERNEL_LAYERS):
+            quantizer = WeightQuantizer(bits, 0, symmetric, clip_grad)
             parametrize.register_parametrization(module, "weight", quantizer)
         if activations and isinstance(module, QUANTISED_OUTPUTS):
             if isinstance(module, nn.PReLU):
@@ -355,22 +361,126 @@ def calibrate(model: nn.Module, faces: torch.Tensor, *, batch_size: int = 16) ->
     model.train(training)
 
 
-def finish(model: nn.Module) -> nn.Module:
-    """Copy a quantised network with its weights fixed at their rounded values, for inference."""
-    model = copy.deepcopy(model).eval()
-    for module in model.modules():
-        if parametrize.is_parametrized(module, "weight"):
-            _fix_weight(module)
+def dynamic_range(model: nn.Module, *, activations: bool = False) -> nn.Module:
+    """Copy a network with int8 weights as TFLite's converter makes them by default.
+
+    Symmetric codes -127..127 with zero point 0 and step max|w| / 127: per output channel for
+    convolutions, one for the whole tensor for linear layers. Weights of fewer than 1,024 elements,
+    biases and normalisation stay in floating point. No calibration data is needed.
+
+    The converter folds normalisation into convolutions before it rounds. That makes no difference
+    here: folding multiplies an output channel by one number, its symmetric grid is multiplied by
+    the same number, and the codes stay as they are. A linear layer has one grid for all of its
+    outputs, so there it does: apply `fold_norms` first to have what the converter would make.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Left as it is; masks or shared values in it are written out first.
+    activations : bool
+        Whether to imitate the runtime's hybrid kernels too, which round what comes into a quantised
+        layer to int8 for each sample by itself, on an affine grid over its range and zero.
+
+    Returns
+    -------
+    torch.nn.Module
+        With a `WeightQuantizer` on each quantised weight.
+    """
+    model = weights.strip(model)
+    for module in weights.layers(model).values():
+        if module.weight.numel() < SMALLEST:
+            continue
+        axis = None if isinstance(module, nn.Linear) else 0
+        quantizer = WeightQuantizer(8, axis, symmetric=True, clip_grad=True)
+        parametrize.register_parametrization(module, "weight", quantizer)
+        if activations:
+            module.register_forward_pre_hook(_quantize_input)
     return model
 
 
-def _fix_weight(module: nn.Module) -> None:
-    """Make a parametrised weight a plain one with the value it has now.
+def _quantize_input(module: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+    """Round a layer's input to int8, each sample on the range that it has itself."""
+    low, high = value_range(inputs[0].detach(), 0)
+    return fake_quantize(inputs[0], choose_qparams(low.clamp_max(0), high.clamp_min(0), 8))
 
-    torch's own removal deletes the property from the class, which a copy shares with its original:
-    the original would lose its weight too. So the copy gets the plain class back instead.
+
+def fold_norms(model: nn.Module) -> nn.Module:
+    """Copy a network with each batch normalisation merged into the layer whose output it takes.
+
+    In evaluation mode a normalisation multiplies each channel by one number and adds another; the
+    convolution or linear layer before it can do that with other weights and another bias. A
+    normalisation that follows anything else stays, and so does one that is used more than once.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Left as it is; masks or shared values in it are written out first.
+
+    Returns
+    -------
+    torch.nn.Module
+        In evaluation mode, with the same outputs up to rounding; a merged normalisation leaves an
+        `nn.Identity` in its place.
     """
-    weight = module.weight.detach().clone()
-    module.__class__ = type(module).__mro__[1]
-    del module.parametrizations
-    module.weight = nn.Parameter(weight)
+    model = weights.strip(model).eval()
+    for layer, norm in _normalised(model):
+        before, after = model.get_submodule(layer), model.get_submodule(norm)
+        fuse = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
+        model.set_submodule(layer, fuse(before, after))
+        model.set_submodule(norm, nn.Identity())
+    return model
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        """Look only inside modules that have layers to merge: others may branch on their input."""
+        kinds = (*weights.KERNEL_LAYERS, nn.modules.batchnorm._BatchNorm)
+        return not any(isinstance(m, kinds) for m in module.modules() if m is not module)
+
+
+def _normalised(model: nn.Module) -> list[tuple[str, str]]:
+    """Names of layers and of the normalisations that alone take their output, each used once."""
+    calls = [node for node in _Tracer().trace(model).nodes if node.op == "call_module"]
+    uses = Counter(node.target for node in calls)
+    pairs = []
+    for node in calls:
+        before = node.args[0]
+        if (
+            isinstance(model.get_submodule(node.target), nn.modules.batchnorm._BatchNorm)
+            and before in calls
+            and isinstance(model.get_submodule(before.target), weights.KERNEL_LAYERS)
+            and len(before.users) == uses[before.target] == uses[node.target] == 1
+        ):
+            pairs.append((before.target, node.target))
+    return pairs
+
+
+class Half(nn.Module):
+    """A parametrisation that rounds to float16; what lies beyond its range goes to its ends."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Rounded values, again in the type they had."""
+        end = torch.finfo(torch.float16).max
+        return weight.clamp(-end, end).half().to(weight.dtype)
+
+
+def half(model: nn.Module) -> nn.Module:
+    """Copy a network with its parameters rounded to float16, as TFLite's float16 mode stores them.
+
+    Computed with in fp32, as TFLite does on a CPU. Running statistics of normalisation keep fp32.
+
+    Returns
+    -------
+    torch.nn.Module
+        With a `Half` on each parameter; `finish` writes the rounded values out.
+    """
+    model = weights.strip(model)
+    for module in list(model.modules()):
+        for name, _ in list(module.named_parameters(recurse=False)):
+            parametrize.register_parametrization(module, name, Half())
+    return model
+
+
+def finish(model: nn.Module) -> nn.Module:
+    """Copy a quantised network with its weights fixed at their rounded values, for inference."""
+    return weights.strip(model).eval()
