@@ -19,7 +19,8 @@ FLOORS = (
     "train calibration distill embed sheets",
     "expressions shrink",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
-    "verdicts claims expression_compare expression_findings results",
+    "verdicts claims expression_compare expression_changes expression_details expression_findings "
+    "results",
     "audit plan execute book cli",
 )
 
