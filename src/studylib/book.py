@@ -24,7 +24,7 @@ import yaml
 from studylib import catalog, charts, errors, plan, runs
 
 TIERS = {
-    "embedded": "Comes from a package registry, pinned by its hash; nothing to sign or look for.",
+    "embedded": "Comes from a package registry, pinned by hash, or is computed; nothing to sign.",
     "open": "Public: you download it yourself, then pass its folder as `data_root`.",
     "gated": "Under an agreement that you sign with its owners, who then send you your own copy.",
 }

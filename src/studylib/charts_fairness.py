@@ -391,6 +391,55 @@ def power_curves(table: pd.DataFrame, *, source: str, wanted: float = 0.8) -> al
     )
 
 
+def detection(table: pd.DataFrame, *, source: str) -> alt.LayerChart:
+    """Draw how often a true difference was found, beside how often it should have been.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a size of test: `n` (pictures a group, above 0), `found`, `low` and `high` (share
+        of tests that found it, with its interval) and `power` (the share predicted), 0 to 1.
+    source : str
+        Data set, seed and profile, for the subtitle.
+
+    Raises
+    ------
+    ParameterError
+        As `charts.check`.
+    """
+    charts.check("detection", table, "n", "found", "low", "high", "power")
+    base = alt.Chart(table).encode(
+        x=alt.X(
+            "n:Q",
+            title="test pictures in each group",
+            scale=alt.Scale(type="log", nice=False, padding=20),
+            axis=alt.Axis(values=sorted(table["n"].tolist())),
+        )
+    )
+    share = alt.Axis(format=".3~%")
+    line = base.mark_line(color=charts.OTHER_COLOUR, strokeDash=[4, 3], aria=False).encode(
+        y=alt.Y("power:Q", title="share of tests", axis=share, scale=alt.Scale(domain=[0, 1]))
+    )
+    colour = charts.GROUP_COLOURS[0]
+    bars = base.mark_rule(color=colour, strokeWidth=2, aria=False).encode(y="low:Q", y2="high:Q")
+    points = base.mark_point(filled=True, color=colour, size=70, opacity=1, aria=False).encode(
+        y="found:Q",
+        tooltip=[
+            alt.Tooltip("n:Q", title="pictures a group"),
+            *(alt.Tooltip(f"{c}:Q", format=".0%") for c in ("found", "low", "high", "power")),
+        ],
+    )
+    said = "; ".join(f"{r.n} pictures: {r.found:.0%} ({r.power:.0%})" for r in table.itertuples())
+    return charts.finish(
+        alt.layer(line, bars, points).properties(width=_PANEL + 60, height=240),
+        "How often the planted gap is found",
+        source,
+        f"Share of tests that found the gap, and in brackets the share predicted, against the "
+        f"number of test pictures in each group: {said}.",
+        ["points: found; dashed: predicted from the gap, the accuracy and the design effect"],
+    )
+
+
 def null_curves(table: pd.DataFrame, *, source: str) -> alt.FacetChart:
     """Draw what a metric shows when all groups are equal, against their common accuracy.
 

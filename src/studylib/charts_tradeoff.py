@@ -15,8 +15,11 @@ COLOURS = {
     "pruned, quantised": charts.GROUP_COLOURS[0],
     "clustered": charts.GROUP_COLOURS[1],
     "clustered, quantised": charts.GROUP_COLOURS[1],
+    "pruned, clustered": charts.GROUP_COLOURS[4],
+    "pruned, clustered, quantised": charts.GROUP_COLOURS[4],
+    "control": charts.OTHER_COLOUR,
 }
-_SPARE = charts.GROUP_COLOURS[2:]
+_SPARE = [colour for colour in charts.GROUP_COLOURS if colour not in COLOURS.values()]
 
 
 def pareto_fronts(
@@ -163,8 +166,7 @@ def gaps(
         ),
         title,
         source,
-        f"Differences in percentage points, with intervals: "
-        f"{charts.spoken(table, 'panel', 'setting')}",
+        f"{axis[0].upper()}{axis[1:]}, with intervals: {charts.spoken(table, 'panel', 'setting')}",
         notes,
     )
 

@@ -41,7 +41,7 @@ OUTCOMES = "outcomes.parquet"
 OUTSIDE = {"audit", "plan.py", "execute.py", "book.py", "cli.py"}
 VERSIONED = (
     *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "pillow"),
-    *("onnx", "onnxruntime", "safetensors", "altair", "papermill", "ipykernel"),
+    *("onnx", "onnxruntime", "safetensors", "h5py", "altair", "papermill", "ipykernel"),
 )
 _PLAIN = (str, int, float, bool, list, dict, type(None))
 

@@ -14,6 +14,7 @@ A name is a chain of parts joined by +, done from left to right, each on the res
     fp16      weights rounded to half precision                          no
     w4, w6a6  other precisions of `quantize.parse_precision`             no
 
+Before rounding to int8 or fewer bits, batch normalisation is folded into the layer before it.
 Methods and epochs are those of Stoychev and Gunes 2022 where they have the method. Their study has
 no control: a variant that was fine-tuned differs from its baseline by compression and by training,
 and only its control, trained for as many epochs, tells the two apart.
@@ -299,9 +300,10 @@ def _pruned(variant: Variant, base: nn.Module, steps: int, recipe: Recipe, tune)
 def _quantised(kind: str, precision: str, base: nn.Module, faces: Faces) -> nn.Module:
     if kind == "float16":
         return quantize.half(base)
+    folded = quantize.fold_norms(base)  # converters fold before they round
     if precision == "w8":
-        return quantize.dynamic_range(base)
-    network = quantize.prepare(base, precision)
+        return quantize.dynamic_range(folded)
+    network = quantize.prepare(folded, precision)
     quantize.calibrate(network, faces.images[:CALIBRATION_FACES])
     return network
 
