@@ -1,9 +1,10 @@
 # make book   install what is needed, run the experiments, build the book into _build/html
 # make test   install what is needed, check the code, run the tests
-# Both take variables: make book PROFILE=smoke, make book JOBS=2, make test PYTHON=python3.12
+# Both take variables: make book PROFILE=smoke, make book JOBS=4 (notebooks at a time, default 2),
+# make test PYTHON=python3.12
 PYTHON ?= python3
 PROFILE ?= quick
-JOBS ?= 1
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 

@@ -411,8 +411,8 @@ def estimate(
         float(w @ (after - before)),
         float(of_test.sum()),
         float(of_runs.sum()),
-        _pooled_df(of_test, n / design_effect - 1),
-        _pooled_df(of_runs, np.array([len(one.correct) - 1 for one in repeated])),
+        pooled_df(of_test, n / design_effect - 1),
+        pooled_df(of_runs, np.array([len(one.correct) - 1 for one in repeated])),
     )
 
 
@@ -441,7 +441,7 @@ def sources(one: Setting, weights, dataset: str) -> pd.DataFrame:
 def minus(first: Estimate, second: Estimate) -> Estimate:
     """Difference of two estimates that share nothing: other images, other runs."""
     pooled = (
-        _pooled_df(np.array(variances), np.array(df))
+        pooled_df(np.array(variances), np.array(df))
         for variances, df in (
             ((first.test, second.test), (first.test_df, second.test_df)),
             ((first.runs, second.runs), (first.runs_df, second.runs_df)),
@@ -451,7 +451,7 @@ def minus(first: Estimate, second: Estimate) -> Estimate:
     return Estimate(value, first.test + second.test, first.runs + second.runs, *pooled)
 
 
-def _pooled_df(variances: np.ndarray, df: np.ndarray) -> float:
+def pooled_df(variances: np.ndarray, df: np.ndarray) -> float:
     """Degrees of freedom of a sum of variances of one kind (Satterthwaite 1946)."""
     squares = (variances**2 / df).sum()
     # as good as infinite, and a number that the quantile function takes
