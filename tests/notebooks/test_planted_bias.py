@@ -11,16 +11,15 @@ from studylib import expression_compare, runs
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "planted_bias.ipynb"
 TINY = {
-    "planted_studies": 2,
     "n_train": 96,
-    "n_test": 160,
     "epochs": 1,
-    "null_studies": 3,
-    "null_train": 96,
-    "null_test": 96,
-    "null_epochs": 1,
+    "null_tests": 3,
+    "null_faces": 96,
+    "truth_faces": 160,
+    "tests": 2,
+    "people": [2, 3],
+    "size": 32,
     "width": 0.125,
-    "draws": 2,
     "resamples": 30,
     "device": "cpu",
 }
@@ -42,24 +41,33 @@ def execute(folder, **parameters):
 def test_what_the_chapter_says_follows_from_its_outcomes(tmp_path):
     found = runs.read(execute(tmp_path))
     outcomes = found.outcomes
-    assert outcomes.groupby(["planted", "study"]).size().tolist() == [96] * 3 + [160] * 2
-    # only planted studies have networks from skewed shares
-    assert outcomes.loc[~outcomes["planted"], "predicted_fp32_skewed"].isna().all()
-    assert outcomes.loc[outcomes["planted"], "predicted_fp32_skewed"].notna().all()
+    sizes = {
+        "none 0": 96,
+        "none 1": 96,
+        "none 2": 96,
+        "truth": 160,
+        "planted 0": 96,
+        "planted 1": 96,
+    }
+    assert outcomes["test"].value_counts().to_dict() == sizes
+    assert outcomes.groupby("subject")["test"].nunique().max() == 1  # every test has its own people
 
-    null = found.table("null").set_index("study")
-    for number, table in outcomes[~outcomes["planted"]].groupby("study"):
-        accuracy = (table["predicted_fp32"] == table["label"]).groupby(table["group"]).mean()
+    null = found.table("null").set_index("test")
+    for number in range(3):
+        table = outcomes[outcomes["test"] == f"none {number}"]
+        accuracy = (table["predicted_fp32_none"] == table["label"]).groupby(table["group"]).mean()
         assert null.loc[number, "gap"] == pytest.approx(accuracy.max() - accuracy.min())
     alarms = (null["p"] <= expression_compare.ALPHA).sum()
     page = (tmp_path / "out.ipynb").read_text()
-    assert f"reported in {alarms} of 3 studies with nothing to find" in page
+    assert f"reported in {alarms} of 3 tests with nothing to find" in page
 
-    planted = found.table("planted")
-    assert planted["study"].nunique() == 2 and set(planted["group"]) == set("ABCD")
+    truth = outcomes[outcomes["test"] == "truth"]
+    right = (truth["predicted_fp32_skewed"] == truth["label"]).groupby(truth["group"]).mean()
+    planted = found.table("planted").set_index(["variant", "group"])["value"]
+    assert planted.loc["fp32_skewed"].to_dict() == pytest.approx(right.to_dict())
     detected = found.table("detected")
-    assert detected["n"].is_monotonic_increasing and detected["found"].between(0, 1).all()
-    assert (detected["low"] <= detected["found"]).all()
+    assert detected["n"].tolist() == [16, 24]
+    assert (detected["low"] <= detected["found"] + 1e-9).all()
     assert np.isfinite(found.table("compression")["change"]).all()
 
 
@@ -68,9 +76,10 @@ def test_what_the_chapter_says_follows_from_its_outcomes(tmp_path):
     ("parameters", "message"),
     [
         ({"common": 1.5}, "common must lie strictly between 0 and 1, got 1.5"),
-        ({"null_studies": 1}, "null_studies must be at least 2, got 1"),
+        ({"null_tests": 1}, "null_tests must be at least 2, got 1"),
+        ({"people": []}, "people must be at least 2, got 0"),
         ({"variant": "z9"}, "'z9' is no variant"),
-        ({"studies": 3}, "knows no parameter 'studies'"),
+        ({"tets": 3}, "knows no parameter 'tets'.*did you mean 'tests'"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):
