@@ -90,3 +90,22 @@ def test_charts_render_without_a_network(chart, table):
     stored = charts.render(json.loads(drawn.to_json()))
     assert stored["text/html"].count("<img") == 1
     assert "made up" in stored["text/plain"]
+
+
+def test_densities_have_a_panel_a_quantity_and_say_their_peaks():
+    table = pd.DataFrame(
+        {
+            "quantity": ["brow"] * 4 + ["jaw"] * 4,
+            "group": ["A", "A", "B", "B"] * 2,
+            "value": [0.1, 0.2] * 4,
+            "density": [1.0, 2.0, 4.0, 3.0, 1.0, 2.0, 2.0, 5.0],
+        }
+    )
+    spec = charts_expressions.densities(table, source="made up", title="Spread").to_dict()
+    assert spec["facet"]["row"]["sort"] == ["brow", "jaw"]
+    assert spec["title"]["subtitle"] == ["made up"]
+    line = spec["spec"]["layer"][0]["encoding"]
+    assert line["color"]["scale"]["domain"] == ["A", "B"] and line["y"]["field"] == "density"
+    assert "brow, A: 0.2; brow, B: 0.1; jaw, A: 0.2; jaw, B: 0.2." in spec["description"]
+    with pytest.raises(errors.ParameterError, match="density"):
+        charts_expressions.densities(table.drop(columns="density"), source="", title="")

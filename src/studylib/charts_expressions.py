@@ -1,4 +1,4 @@
-"""Charts of expressions: which of them a group loses, and whether confidence can be trusted."""
+"""Charts of expressions: how groups spread, what they lose, and how far confidence is right."""
 
 from __future__ import annotations
 
@@ -152,4 +152,48 @@ def reliability(
         source,
         f"Accuracy in bins of confidence, by group, with intervals. On average {said}.",
         ["grey: confidence as it should be; below it, too sure", "larger: more pictures"],
+    )
+
+
+def densities(table: pd.DataFrame, *, source: str, title: str) -> alt.FacetChart:
+    """Draw how quantities spread in each group, a panel a quantity.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a point of a curve: quantity, group, value, density.
+    source : str
+        What was drawn, and how often, for the subtitle.
+    title : str
+        The chart's own title.
+
+    Raises
+    ------
+    ParameterError
+        If a column is missing, or the table is empty or too long.
+    """
+    charts.check("densities", table, "quantity", "group", "value", "density")
+    quantities, groups = (list(dict.fromkeys(table[c])) for c in ("quantity", "group"))
+    picked = alt.selection_point(fields=["group"], bind="legend")
+    lines = (
+        alt.Chart()
+        .mark_line(strokeWidth=2, aria=False)
+        .encode(
+            x=alt.X("value:Q", title=None),
+            y=alt.Y("density:Q", title=None, axis=None),
+            color=charts.group_colour("group", groups, legend=alt.Legend()),
+            opacity=alt.condition(picked, alt.value(1), alt.value(0.1)),
+            tooltip=["quantity:N", "group:N", alt.Tooltip("value:Q", format=".3~f")],
+        )
+        .add_params(picked)
+        .properties(width=charts.WIDTH - 60, height=70)
+    )
+    peaks = table.loc[table.groupby(["quantity", "group"], sort=False)["density"].idxmax()]
+    said = "; ".join(f"{r.quantity}, {r.group}: {r.value:.3g}" for r in peaks.itertuples())
+    panels = alt.layer(lines, data=table).facet(row=charts.rows("quantity", quantities), spacing=12)
+    return charts.finish(
+        panels.resolve_scale(x="independent", y="independent"),
+        title,
+        source,
+        f"Densities of {charts.listed(quantities)} in {charts.listed(groups)}. Peaks: {said}.",
     )

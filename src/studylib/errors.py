@@ -75,6 +75,7 @@ UNKNOWN_ASSET = "There is no asset named {name!r}. Known: {known}."
 
 # data sets
 UNKNOWN_DATASET = "There is no data set named {name!r}. Known: {known}."
+NO_FILES = "{name} has no files to read or check: it is computed when needed."
 NEEDS_ROOT = (
     "The data set {name!r} is not embedded: pass data_root (or --root), the folder that holds your "
     "own copy. How to get one: {get}"

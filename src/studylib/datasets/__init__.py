@@ -141,6 +141,8 @@ def _reader(entry: catalog.Entry) -> ModuleType:
 
 def _entry(name: str) -> catalog.Entry:
     known = {key: e for key, e in catalog.ENTRIES.items() if e.reader}
+    if name in catalog.ENTRIES and catalog.ENTRIES[name].kind == "faces" and name not in known:
+        raise errors.DataError(errors.NO_FILES.format(name=name))
     if name not in known:
         raise errors.DataError(
             errors.UNKNOWN_DATASET.format(name=name, known=", ".join(sorted(known)))

@@ -16,31 +16,31 @@ from scipy.fft import dct
 # Mean, standard deviation and limit (in standard deviations) in each domain. Angles in degrees,
 # lengths in half heads, blur in pixels of a 48 px picture, light and noise in shares of full scale.
 _VARIES = {
-    "yaw": {"camera": (0, 13, 2.2), "generator": (0, 5, 2)},
-    "pitch": {"camera": (0, 7, 2.2), "generator": (0, 3, 2)},
-    "roll": {"camera": (0, 6, 2.2), "generator": (0, 1.5, 2)},
-    "scale": {"camera": (1.0, 0.06, 2), "generator": (1.0, 0.015, 2)},
-    "off_x": {"camera": (0, 0.06, 2), "generator": (0, 0.01, 2)},
-    "off_y": {"camera": (0, 0.06, 2), "generator": (0, 0.01, 2)},
-    "light_x": {"camera": (0, 0.55, 2), "generator": (0, 0.20, 2)},
-    "light_y": {"camera": (0.35, 0.30, 2), "generator": (0.35, 0.10, 2)},
+    "yaw": {"camera": (0, 9, 2.2), "generator": (0, 5, 2)},
+    "pitch": {"camera": (0, 5, 2.2), "generator": (0, 3, 2)},
+    "roll": {"camera": (0, 5, 2.2), "generator": (0, 1.5, 2)},
+    "scale": {"camera": (1.0, 0.05, 2), "generator": (1.0, 0.015, 2)},
+    "off_x": {"camera": (0, 0.04, 2), "generator": (0, 0.01, 2)},
+    "off_y": {"camera": (0, 0.04, 2), "generator": (0, 0.01, 2)},
+    "light_x": {"camera": (0, 0.40, 2), "generator": (0, 0.20, 2)},
+    "light_y": {"camera": (0.35, 0.25, 2), "generator": (0.35, 0.10, 2)},
     "light": {"camera": (0.55, 0.16, 2), "generator": (0.42, 0.05, 2)},
-    "exposure": {"camera": (1.0, 0.17, 2), "generator": (1.0, 0.06, 2)},
+    "exposure": {"camera": (1.0, 0.14, 2), "generator": (1.0, 0.06, 2)},
     "warmth": {"camera": (0, 0.10, 2), "generator": (0.02, 0.03, 2)},
     "gaze_x": {"camera": (0, 0.018, 2), "generator": (0, 0.006, 2)},
     "gaze_y": {"camera": (0, 0.008, 2), "generator": (0, 0.003, 2)},
-    "blur": {"camera": (0.45, 0.30, 2), "generator": (0.35, 0.05, 2)},
-    "noise": {"camera": (0.025, 0.015, 2), "generator": (0.004, 0.001, 2)},
-    "quality": {"camera": (65, 20, 1.8), "generator": (92, 2, 2)},
+    "blur": {"camera": (0.15, 0.20, 2), "generator": (0.35, 0.05, 2)},
+    "noise": {"camera": (0.010, 0.012, 2), "generator": (0.004, 0.001, 2)},
+    "quality": {"camera": (75, 15, 1.8), "generator": (92, 2, 2)},
     "texture": {"camera": (0.05, 0.04, 2), "generator": (0.05, 0.04, 2)},
 }
 # Share of a value's variance that is a person's own, the same in all pictures of theirs.
 _OWN = {"camera": 0.0, "generator": 0.75}
 # Share of pictures with something in the way.
 _THINGS = {
-    "cap": {"camera": 0.05, "generator": 0.01},
-    "hand": {"camera": 0.05, "generator": 0.0},
-    "cover": {"camera": 0.05, "generator": 0.0},
+    "cap": {"camera": 0.04, "generator": 0.01},
+    "hand": {"camera": 0.03, "generator": 0.0},
+    "cover": {"camera": 0.03, "generator": 0.0},
 }
 DOMAINS = ("camera", "generator")
 COLOURED = ("background", "far_background", "clothes", "thing")  # things with colours of their own
@@ -92,6 +92,14 @@ def draw(
     tone = rng.uniform(0.08, 0.92, (n, len(COLOURED), 1))
     colours = (tone + 0.12 * rng.standard_normal((n, len(COLOURED), 3))).clip(0, 1)
     return table, torch.from_numpy(colours.astype(np.float32))
+
+
+def plain(n: int) -> tuple[pd.DataFrame, torch.Tensor]:
+    """As `draw`, for n pictures of the plainest kind: frontal, sharp, grey, nothing in the way."""
+    values = dict.fromkeys(_VARIES, 0.0) | {"scale": 1.0, "light": 0.5, "light_y": 0.35}
+    values |= {"exposure": 1.0, "quality": 100.0, "glasses": False}
+    values |= dict.fromkeys(_THINGS, False) | {"thing_x": 0.0}
+    return pd.DataFrame([values] * n), torch.full((n, len(COLOURED), 3), 0.55)
 
 
 def blur(canvas: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:

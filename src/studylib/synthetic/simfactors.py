@@ -124,10 +124,10 @@ _GROUP_LOOK = {
 # Groups also move their faces differently: log gains by region of the face (brows, lids, nose,
 # mouth), and what the face at rest looks like. Both are means; people vary around them.
 _GROUP_GAIN = {
-    "A": (0.0, 0.0, 0.0, 0.0),
-    "B": (-0.5, 0.1, 0.1, 0.2),
-    "C": (0.2, 0.2, -0.1, -0.45),
-    "D": (0.1, -0.5, 0.2, 0.0),
+    "A": (0.35, 0.0, 0.0, -0.45),
+    "B": (-0.50, 0.0, 0.0, 0.25),
+    "C": (-0.25, 0.35, 0.35, -0.25),
+    "D": (0.10, -0.50, -0.50, 0.10),
 }
 _GROUP_REST = {
     "A": {},
@@ -136,6 +136,7 @@ _GROUP_REST = {
     "D": {4: 0.30, 15: 0.15},
 }
 _GAIN_SPREAD, _REST_SPREAD = 0.25, 0.07
+_FULL = 1.25  # recipes times this at intensity 1: plain enough at 48 px
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,15 @@ def _styles(group):
     return gain[group], rest[group]
 
 
+def posed(label: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+    """Action units of expressions by the book, before anybody's own style.
+
+    Codes in `EXPRESSIONS` (N,) and intensities 0 to 1 (N,) give float64 (N, len(UNITS)).
+    """
+    recipe = np.stack([_row(RECIPES[e], UNITS) for e in EXPRESSIONS])
+    return _FULL * intensity[:, None] * recipe[label]
+
+
 def activations(
     people: People, person: np.ndarray, label: np.ndarray, intensity: np.ndarray, rng
 ) -> torch.Tensor:
@@ -269,10 +279,10 @@ def activations(
     torch.Tensor
         float32 (N, len(UNITS)), 0 (relaxed) to about 1.5.
     """
-    recipe = np.stack([_row(RECIPES[e], UNITS) for e in EXPRESSIONS])[label]  # (N, U)
-    vary = np.exp(0.25 * rng.standard_normal(recipe.shape))
-    stray = 0.07 * rng.standard_normal(recipe.shape)
-    moved = intensity[:, None] * recipe * vary * people.gains.numpy()[person]
+    pose = posed(label, intensity)  # (N, U)
+    vary = np.exp(0.25 * rng.standard_normal(pose.shape))
+    stray = 0.07 * rng.standard_normal(pose.shape)
+    moved = pose * vary * people.gains.numpy()[person]
     # A mouth may be open, or an eye narrowed, for reasons that have nothing to do with expression.
     talking = (rng.random(len(label)) < 0.15) * rng.uniform(0.1, 0.6, len(label))
     squint = (rng.random(len(label)) < 0.12) * rng.uniform(0.1, 0.6, len(label))
