@@ -19,7 +19,7 @@ def people(faces):
 
 
 def test_sound_keeps_everybody_apart():
-    train, chosen_on, test = expressions.load("simfaces", protocol="sound", seed=0, **SMALL)
+    train, chosen_on, test, _ = expressions.load("simfaces", protocol="sound", seed=0, **SMALL)
     assert (len(train) + len(chosen_on), len(test)) == (160, 64)
     assert len(chosen_on.subjects) == round(expressions.VALIDATION * 20)
     assert not people(train) & people(chosen_on)
@@ -62,6 +62,14 @@ def test_counts_add_up():
     table = expressions.counts(parts)
     assert list(table.index) == ["train", "chosen_on", "test"]
     assert (table[list(parts.test.classes)].sum(axis=1) == table["faces"]).all()
+
+
+def test_pictures_without_a_face_are_counted():
+    parts = expressions.load("simfaces", **SMALL)
+    table = expressions.counts(parts._replace(missed=("S001/a.png", "S001/b.png")))
+    assert table.loc["no face found", "faces"] == 2
+    assert table.loc["no face found", list(parts.test.classes)].sum() == 0
+    assert "no face found" not in expressions.counts(parts).index
 
 
 @pytest.mark.parametrize("protocol", expressions.PROTOCOLS)

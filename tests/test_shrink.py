@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from studylib import errors, models, shrink, train
-from studylib.compress import cluster, prune
+from studylib.compress import cluster, prune, quantize
+from studylib.expressions import Parts
 from studylib.synthetic import simfaces
 
 
@@ -54,10 +55,14 @@ def test_a_control_is_trained_as_long_as_what_it_controls():
         ("", "there is no part ''"),
         ("w8+s50", "parts go from pruning"),
         ("s50+s60", "parts go from pruning"),
-        ("s0", "sparsity goes from 1 to 99, not 0"),
+        ("s0", "there is no part 's0'"),
+        ("s050", "there is no part 's050'"),
+        ("ft2+w8", "parts go from pruning"),
+        ("ft2+c16", "parts go from pruning"),
+        ("s50+c2", "a pruned layer needs at least 3 clusters"),
         ("s100", "sparsity goes from 1 to 99, not 100"),
         ("c1", "clusters goes from 2 to 256, not 1"),
-        ("ft0", "epochs goes from 1 to 999, not 0"),
+        ("ft1000", "epochs goes from 1 to 999, not 1000"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused(name, problem):
@@ -160,11 +165,41 @@ def test_a_growing_sparsity_ends_at_the_asked_one(made):
         assert int((weight == 0).sum()) == round(0.6 * weight.numel())
 
 
-def test_an_unknown_schedule_is_refused(made):
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (shrink.Recipe(schedule="sudden"), "Unknown pruning schedule 'sudden'"),
+        (shrink.Recipe(init="random"), "Unknown cluster initialisation 'random'"),
+    ],
+)
+def test_an_unknown_recipe_is_refused_before_anything_is_trained(recipe, message):
+    with pytest.raises(errors.ParameterError, match=message):
+        shrink.expand(["s60"], recipe)
+
+
+def test_compressing_without_training_leaves_the_other_weights(made):
     _, networks, _, faces = made
-    recipe = shrink.Recipe(schedule="sudden")
-    with pytest.raises(errors.ParameterError, match="Unknown pruning schedule 'sudden'"):
-        shrink.make(shrink.parse("s60"), networks["fp32"], faces, faces, recipe=recipe)
+    plan = shrink.expand(["s50", "c8"], shrink.UNTRAINED)
+    assert [v.control for v in plan] == ["fp32"] * 3
+    made_now, histories = shrink.make_all(
+        plan, networks["fp32"], Parts(faces, faces, faces), recipe=shrink.UNTRAINED
+    )
+    assert histories == {}
+    for before, after in zip(weights(networks["fp32"]), weights(made_now["s50"]), strict=True):
+        kept = after != 0
+        assert torch.equal(before[kept], after[kept])
+
+
+def test_faces_sorted_by_class_calibrate_with_all_classes(made, monkeypatch):
+    _, networks, _, faces = made
+    ordered = faces.take(np.argsort(faces.table["label"].to_numpy(), kind="stable"))
+    seen = []
+    monkeypatch.setattr(shrink, "CALIBRATION_FACES", 28)
+    monkeypatch.setattr(quantize, "calibrate", lambda network, images: seen.append(images))
+    shrink.make(shrink.parse("w8a8"), networks["fp32"], ordered, ordered, seed=0)
+    found = [(ordered.images == image).flatten(1).all(1).nonzero()[0, 0] for image in seen[0]]
+    assert len(found) == 28
+    assert ordered.table["label"].iloc[[int(k) for k in found]].nunique() == 7
 
 
 def test_the_description_counts_and_sizes(made):

@@ -35,11 +35,13 @@ class Parts(NamedTuple):
     """The faces of one experiment; nobody is in two of them, where the set names its people.
 
     `chosen_on` picks the checkpoint: a part of its own, or under `as_published` the test set.
+    `missed` are the pictures in which no face was found, and which are in no part.
     """
 
     train: Faces
     chosen_on: Faces
     test: Faces
+    missed: tuple[str, ...] = ()
 
 
 def load(
@@ -96,14 +98,14 @@ def load(
     errors.one_of("protocol", protocol, PROTOCOLS)
     if data_set == SIMULATED:
         about = {"size": size, "shares": shares, "shift": shift, "device": device}
-        everyone, test = _simulated(n_train, n_test, data_seed, **about)
+        missed, (everyone, test) = [], _simulated(n_train, n_test, data_seed, **about)
     else:
-        faces, _ = datasets.load_pictures(data_set, root, size=size or SIZES[data_set])
+        faces, missed = datasets.load_pictures(data_set, root, size=size or SIZES[data_set])
         everyone, test = _divided(faces, root, data_seed)
     if protocol == "as_published":
-        return Parts(everyone, test, test)
+        return Parts(everyone, test, test, tuple(missed))
     chosen_on, training = everyone.split_by_subject(VALIDATION, seed)
-    return Parts(training, chosen_on, test)
+    return Parts(training, chosen_on, test, tuple(missed))
 
 
 def _simulated(
@@ -134,13 +136,16 @@ def _divided(faces: Faces, root, data_seed: int) -> tuple[Faces, Faces]:
 
 def counts(parts: Parts) -> pd.DataFrame:
     """How many faces each part holds of each class, and of how many people."""
+    own = {"train": parts.train, "chosen_on": parts.chosen_on, "test": parts.test}
+    if parts.chosen_on is parts.test:
+        del own["chosen_on"]
     rows = {}
-    for name, faces in parts._asdict().items():
-        if name == "chosen_on" and faces is parts.test:
-            continue
+    for name, faces in own.items():
         found = faces.table["label"].value_counts().reindex(range(len(faces.classes)), fill_value=0)
         rows[name] = {"people": len(faces.subjects), "faces": len(faces)}
         rows[name] |= dict(zip(faces.classes, found, strict=True))
+    if parts.missed:
+        rows["no face found"] = dict.fromkeys(rows["test"], 0) | {"faces": len(parts.missed)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -30,18 +30,18 @@ import torch
 from torch import nn
 
 from studylib import errors, train
-from studylib.compress import cluster, prune, quantize, size
+from studylib.compress import cluster, prune, quantize, size, weights
 from studylib.expressions import Parts
 from studylib.faces import Faces
 
 BASELINE = "fp32"
 SCHEDULES = ("constant", "polynomial")
 _KINDS = {
-    "control": r"ft(?P<epochs>\d+)",
-    "pruned": r"s(?P<sparsity>\d+)(?P<scope>g?)",
+    "control": r"ft(?P<epochs>[1-9]\d*)",
+    "pruned": r"s(?P<sparsity>[1-9]\d*)(?P<scope>g?)",
     "pruned_2of4": r"s2of4",
-    "channels": r"ch(?P<channels>\d+)",
-    "clustered": r"c(?P<clusters>\d+)",
+    "channels": r"ch(?P<channels>[1-9]\d*)",
+    "clustered": r"c(?P<clusters>[1-9]\d*)",
     "float16": r"fp16",
     "static": r"w\da\d",
     "quantised": r"w\d",
@@ -62,6 +62,7 @@ class Recipe(NamedTuple):
 
 
 PAPER = Recipe()
+UNTRAINED = Recipe(prune_epochs=0, cluster_epochs=0)  # compress, and leave it at that
 
 
 class Variant(NamedTuple):
@@ -101,9 +102,11 @@ def parse(name: str, recipe: Recipe = PAPER) -> Variant:
     parts = [_part(name, text) for text in name.split("+")]
     kinds = [kind for kind, _ in parts]
     places = [_place(kind) for kind in kinds]
-    if places != sorted(set(places)):
+    if places != sorted(set(places)) or ("control" in kinds and len(kinds) > 1):
         raise _unknown(name, "parts go from pruning over clustering to a precision, one of each")
     values = {key: value for _, found in parts for key, value in found.items()}
+    if places[:2] == [0, 1] and values["clusters"] < 3:
+        raise _unknown(name, "a pruned layer needs at least 3 clusters, one of them for the zeros")
     epochs = values.get("epochs", 0)
     epochs += recipe.prune_epochs if kinds[0] in _PRUNING else 0
     epochs += recipe.cluster_epochs if "clustered" in kinds else 0
@@ -154,7 +157,15 @@ def _method(kinds: list[str]) -> str:
 
 
 def expand(names: list[str], recipe: Recipe = PAPER) -> list[Variant]:
-    """The asked variants with their bases and controls, each after what it is made from."""
+    """The asked variants with their bases and controls, each after what it is made from.
+
+    Raises
+    ------
+    ParameterError
+        A name that `parse` refuses, or a recipe with an unknown schedule or initialisation.
+    """
+    errors.one_of("pruning schedule", recipe.schedule, SCHEDULES)
+    errors.one_of("cluster initialisation", recipe.init, cluster.INITS)
     found: dict[str, Variant] = {}
 
     def add(name: str) -> None:
@@ -205,18 +216,19 @@ def make(
     history : pandas.DataFrame
         From `train.fit`; empty where nothing was fine-tuned.
     """
-    errors.one_of("pruning schedule", recipe.schedule, SCHEDULES)
     last = variant.name.split("+")[-1]
     kind, numbers = _part(variant.name, last)
     if kind in _PRECISIONS:
-        return _quantised(kind, last, base, faces), pd.DataFrame()
+        return _quantised(kind, last, base, faces, seed), pd.DataFrame()
 
     def tune(network, epochs, **options):
+        if not epochs:
+            return pd.DataFrame()
         about = {"lr": recipe.lr, "batch_size": recipe.batch_size, "seed": seed, "device": device}
         return train.fit(network, faces, chosen_on, epochs=epochs, **about, **options)
 
     if kind == "control":
-        network = quantize.prepare(base, BASELINE)
+        network = weights.strip(base)
         return network, tune(network, numbers["epochs"])
     if kind == "channels":
         network = prune.channels(base, numbers["channels"] / 100)
@@ -226,7 +238,7 @@ def make(
         count = numbers["clusters"]
         network = cluster.prepare(base, count, init=recipe.init, seed=seed, keep_zeros=pruned)
         history = tune(network, recipe.cluster_epochs)
-        return cluster.strip(network), history
+        return weights.strip(network), history
     return _pruned(variant, base, len(faces) // recipe.batch_size, recipe, tune)
 
 
@@ -294,21 +306,21 @@ def _pruned(variant: Variant, base: nn.Module, steps: int, recipe: Recipe, tune)
     # An early epoch of a growing sparsity may be the best one, but is not yet what was asked for.
     select = "last" if grows else "best"
     history = tune(network, recipe.prune_epochs, after_step=follow, select=select)
-    return prune.strip(network), history
+    return weights.strip(network), history
 
 
-def _quantised(kind: str, precision: str, base: nn.Module, faces: Faces) -> nn.Module:
+def _quantised(kind: str, precision: str, base: nn.Module, faces: Faces, seed: int) -> nn.Module:
     if kind == "float16":
         return quantize.half(base)
     folded = quantize.fold_norms(base)  # converters fold before they round
     if precision == "w8":
         return quantize.dynamic_range(folded)
     network = quantize.prepare(folded, precision)
-    quantize.calibrate(network, faces.images[:CALIBRATION_FACES])
+    quantize.calibrate(network, faces.sample(CALIBRATION_FACES, seed).images)
     return network
 
 
-CALIBRATION_FACES = 256  # of the training set, for activation ranges
+CALIBRATION_FACES = 256  # drawn from the training set, for activation ranges
 
 
 def describe(variants: list[Variant], networks: dict[str, nn.Module]) -> pd.DataFrame:
@@ -327,5 +339,5 @@ def describe(variants: list[Variant], networks: dict[str, nn.Module]) -> pd.Data
 
 
 def _counts(network: nn.Module) -> tuple[int, int]:
-    weights = [p.detach() for p in quantize.finish(network).parameters()]
-    return sum(p.numel() for p in weights), sum(int(torch.count_nonzero(p)) for p in weights)
+    values = [p.detach() for p in weights.strip(network).parameters()]
+    return sum(p.numel() for p in values), sum(int(torch.count_nonzero(p)) for p in values)
