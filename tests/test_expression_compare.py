@@ -1,15 +1,21 @@
 """Comparisons of expression runs, on made-up outcomes of which the truth is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from studylib import errors, expressions
+from studylib import errors, expressions, plan
 from studylib import expression_compare as compare
 from studylib import expression_details as details
-from studylib.metrics import classification, testing
+from studylib import expression_findings as findings
+from studylib.metrics import classification, intervals, testing
 from studylib.runs import Finished, read
 from tests.fixtures import expression_runs
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +141,8 @@ def test_the_test_part_is_what_runs_share_and_the_sum_no_less_than_of_their_mean
         mean = gaps.mean(1).var(ddof=1)
         assert found.test + found.runs >= mean * (1 - 1e-9)
         shared = np.cov(gaps.T)[~np.eye(3, dtype=bool)].mean()
-        assert found.test == pytest.approx(max(shared, mean - found.runs), rel=1e-6)
+        least = drawn.least(variant).sum()
+        assert found.test == pytest.approx(max(shared, mean - found.runs, least), rel=1e-6)
 
 
 def test_the_run_part_of_everybody_is_that_of_the_runs(joined):
@@ -160,11 +167,99 @@ def test_a_contrast_in_which_nothing_moves_still_has_an_interval(drawn):
 def test_with_classes_the_values_are_recalls(joined):
     drawn = compare.resample(joined, "group", classes=expression_runs.CLASSES, resamples=20)
     assert len(drawn.groups) == 14 and drawn.groups[1] == "A, anger"
+    assert drawn.cells[1] == ("A", "anger") and drawn.classes.tolist() == [*range(7), *range(7)]
     codes = (joined.items["group"] == "B").astype(int)
     counts = classification.confusion(
         joined.items["label"], joined.predicted["fp32"][0], classes=7, groups=codes
     )
     assert np.allclose(drawn.values[0, 0], classification.recall(counts).ravel())
+
+
+def test_names_with_commas_stay_whole(joined):
+    classes = ["happy, really", *expression_runs.CLASSES[1:]]
+    drawn = compare.resample(joined, "group", variants=["fp32", "s50"], classes=classes)
+    assert drawn.cells[0] == ("A", "happy, really")
+    table = findings.by_class(compare.changes(drawn, {"s50": "fp32"}), classes)
+    assert table["expression"].iloc[:2].tolist() == ["happy, really"] * 2
+    assert table["group"].iloc[:2].tolist() == ["A", "B"]
+
+
+def moved_recalls(study: int, *, people=200, varying=2) -> compare.Joined:
+    """Three runs in which s50 recognises all expressions as fp32 does, on average over runs.
+
+    Every run moves the first expressions, each by its own amount, in all four groups together.
+    """
+    rng = np.random.default_rng(study)
+    codes = np.arange(len(expression_runs.CLASSES))
+    subject, label = np.repeat(np.arange(people), len(codes)), np.tile(codes, people)
+    table = pd.DataFrame({"item": np.arange(len(label)), "subject": subject, "label": label})
+    table["group"] = np.array(list("ABCD"))[subject % 4]
+    score = 0.3 * rng.normal(size=people)[subject] + 0.7 * rng.normal(size=len(label))
+    runs = {}
+    for run in range(3):
+        moved = np.where(codes < varying, 0.8 * rng.normal(size=len(codes)), 0)[label]
+        for variant, by in (("fp32", 0), ("s50", moved)):
+            hit = score + 0.5 * rng.normal(size=len(label)) + by > 0
+            table[f"predicted_{variant}"] = np.where(hit, label, (label + 1) % len(codes))
+        runs[str(run)] = table.copy()
+    return compare.join(runs)
+
+
+def test_expressions_that_vary_between_runs_raise_no_more_false_alarms_than_others():
+    """Nothing changes in truth; the cells of an expression that varies are one draw, not four."""
+    studies, varying = 50, 2
+    alarms = np.zeros((studies, 4, len(expression_runs.CLASSES)), bool)
+    for study in range(studies):
+        drawn = compare.resample(
+            moved_recalls(study, varying=varying),
+            "group",
+            classes=expression_runs.CLASSES,
+            resamples=40,
+        )
+        p = compare.changes(drawn, {"s50": "fp32"})["p"].to_numpy()
+        alarms[study] = compare.resolved(p).reshape(alarms.shape[1:])
+    for part, draws in ((alarms[..., :varying], studies * varying), (alarms[..., varying:], 1000)):
+        assert part.mean() <= stats.binom.ppf(0.999, draws, 0.05) / draws
+
+
+def test_the_run_part_of_a_recall_is_pooled_over_the_groups_of_its_class_alone(joined):
+    drawn = compare.resample(joined, "group", classes=expression_runs.CLASSES, resamples=20)
+    at = drawn.classes == 2
+    values = drawn.values[drawn.variants.index("s50")]
+    of_class = drawn._replace(
+        cells=[cell for cell, kept in zip(drawn.cells, at, strict=True) if kept],
+        n=drawn.n[at],
+        people=drawn.people[at],
+        values=drawn.values[..., at],
+        draws=drawn.draws[..., at],
+    )
+    whole, alone = (
+        compare.contrast(d, np.eye(len(d.n))[list(d.cells).index(("A", "disgust"))], "s50")
+        for d in (drawn, of_class)
+    )
+    assert whole == pytest.approx(alone)
+    both = np.where(at, drawn.n, 0) / drawn.n[at].sum()
+    found = compare.contrast(drawn, both, "s50")
+    assert found.runs >= (values @ both).var(ddof=1) / 3 * (1 - 1e-9)
+
+
+def test_nothing_that_moves_is_worth_no_more_than_the_people_and_no_less():
+    """The floor: n over the design effect, between the people and the pictures."""
+    p, people, n = 0.8, np.array([50, 50, 50, 50]), np.array([400, 400, 400, 400])
+    rng, alone = np.random.default_rng(0), p * (1 - p) / 400
+    effect = np.array([0.5, 2, 20, 0])  # variance over that of independent pictures
+    draws = p + np.sqrt(alone * effect) * rng.normal(size=(20_000, 1, 4))
+    worth = [400, 200, 50, 50]
+    bound = intervals.wilson(0, worth)[1] / stats.norm.isf(0.025)
+    found = compare.least(n, people, np.full((1, 4), p), draws)
+    assert np.sqrt(found) == pytest.approx(bound, rel=0.02)
+    draws[0, 0, 1] = np.nan  # a resample without anybody of the group
+    assert compare.least(n, people, np.full((1, 4), p), draws) == pytest.approx(found, rel=0.01)
+
+
+def test_the_level_itself_is_resolved():
+    assert compare.resolved(0.05) and not compare.resolved(0.0501)
+    assert compare.resolved(pd.Series([0.05, 0.06])).tolist() == [True, False]
 
 
 def test_wrong_names_are_refused(joined, drawn):
@@ -299,16 +394,41 @@ def test_calibration_is_the_mean_error_of_the_runs_and_bins_add_up(joined):
     assert ((part["low"] < part["value"]) & (part["value"] < part["high"])).all()
 
 
+def test_calibration_without_any_spread_still_has_an_interval():
+    table = expression_runs.outcomes(people=20)
+    table = table.assign(predicted_fp32=table["label"], confidence_fp32=1.0)
+    sure, _ = details.calibration(compare.join({"a": table}), None, ["fp32"], resamples=50)
+    row = sure.iloc[0]
+    # right throughout, so that a person's pictures may have everything in common: 20 people
+    bound = intervals.wilson(0, 20)[1] / stats.norm.isf(0.025) * stats.t.isf(0.025, 19)
+    assert (row["value"], row["low"]) == (0, 0) and row["high"] == pytest.approx(bound)
+
+
+def test_protocols_that_answer_alike_still_have_an_interval(tables):
+    one = {"p": tables["s0"]}
+    histories = {name: [expression_runs.history()] for name in ("as_published", "sound")}
+    table = details.protocols({"as_published": one, "sound": one}, histories, resamples=50)
+    assert (table["difference"] == 0).all() and (table["p"] == 1).all()
+    drawn = compare.resample(compare.join(one), resamples=50)
+    least = [drawn.least(variant).item() for variant in table["variant"]]
+    assert table["high"].to_numpy() == pytest.approx(stats.t.isf(0.025, 79) * np.sqrt(least))
+    assert np.isnan(table["sound gain low"]).all()
+
+
 def test_protocols_are_compared_on_the_same_pictures(tables):
     published = {"p": expression_runs.outcomes(7, gap=0.1, lift=0.1)}
-    histories = {"as_published": [expression_runs.history()], "sound": []}
+    histories = {"as_published": [expression_runs.history(s) for s in range(3)], "sound": []}
     table = details.protocols(
         {"as_published": published, "sound": tables}, histories, resamples=300
     ).set_index("variant")
     row = table.loc["fp32"]
     assert row["difference"] == pytest.approx(row["as_published"] - row["sound"])
     assert row["low"] < 0.1 < row["high"] and row["p"] < 0.05
-    assert row["as_published gain"] == pytest.approx(0.03)
+    assert row["as_published gain"] == pytest.approx(0.04)  # 3, 4 and 5 points
+    half = stats.t.isf(0.025, 2) * 0.01 / np.sqrt(3)
+    ends = [row["as_published gain low"], row["as_published gain high"]]
+    assert ends == pytest.approx([0.04 - half, 0.04 + half])
+    assert table.loc["s50", "as_published gain"] == 0
     assert np.isnan(row["sound gain"]) and np.isnan(table.loc["w8", "as_published gain"])
 
 
@@ -362,6 +482,7 @@ def test_names_of_groups_match_however_they_are_written(tables):
 
 def finished(folder, name, **parameters):
     given = {"data_set": "simfaces", "protocol": "sound", "seed": 0, "n_train": 1000, "width": 1.0}
+    given |= {"epochs": 20}
     record = {"profile": "quick", "wall_seconds": 30, "parameters": given | parameters}
     run = Finished(folder / f"quick-{name}", record)
     run.__dict__["outcomes"] = pd.DataFrame({"item": range(7)})  # a cached property
@@ -374,13 +495,18 @@ def test_runs_are_sorted_into_studies_by_what_they_share(tmp_path):
         finished(tmp_path, "a", seed=1),
         finished(tmp_path, "b", seed=2, device="cuda"),
         finished(tmp_path, "p", protocol="as_published"),
-        finished(tmp_path, "large", n_train=9000, n_test=70),
+        finished(tmp_path, "large", n_train=9000, n_test=70, epochs=5),
     ]
     first, *others = details.studies(found)
     assert list(first.main) == ["a", "b"] and list(first.runs["as_published"]) == ["p"]
     assert [list(one.main) for one in others] == [["wide"], ["large"]]
     smaller, larger = details.of_two_sizes(first, others)
     assert (smaller, larger) == (first, others[1])
+    differences = ["epochs (20 against 5)", "test faces (None against 70)"]
+    assert details.of_two_sizes(first, others).differences == differences
+    assert details.of_two_sizes(first, others).names == (
+        "simfaces with 1,000 training faces against simfaces with 9,000 training faces"
+    )
     assert details.of_two_sizes(first, others[:1]) is None
     table = details.overview([first, *others])
     assert table["study"].iloc[-1] == "simfaces with 9,000 training faces"
@@ -388,6 +514,22 @@ def test_runs_are_sorted_into_studies_by_what_they_share(tmp_path):
     assert table["runs"].tolist() == [2, 1, 1, 1] and table["seeds"].iloc[0] == "1, 2"
     ck, raf = (details.studies([finished(tmp_path, s, data_set=s)])[0] for s in details.SMALLER)
     assert details.of_two_sizes(raf, [ck]) == (ck, raf)
+    assert not details.of_two_sizes(raf, [ck]).simulated
+
+
+@pytest.mark.parametrize(("profile", "found"), [("smoke", False), ("quick", True), ("full", True)])
+def test_the_study_itself_has_a_smaller_and_a_larger_set(tmp_path, profile, found):
+    made = [
+        finished(tmp_path, job.name, **plan.declared(job.notebook) | job.parameters)
+        for job in plan.load(ROOT / "study.yml").jobs(profile, ["fer_compression"])
+    ]
+    first, *others = details.studies(made)
+    pair = details.of_two_sizes(first, others)
+    assert (pair is not None) == found
+    if pair:
+        faces, variants = ([one.parameters[k] for one in pair] for k in ("n_train", "variants"))
+        assert faces[0] < faces[1] and set(variants[0]) & set(variants[1])
+        assert pair.simulated and [one.protocol for one in pair] == ["sound"] * 2
 
 
 def test_faces_that_are_not_at_hand_are_told():

@@ -12,6 +12,8 @@ tell more of them than published counts do. Write whether picture i is right in 
 - **runs**: the recipe trained again gives another network: s^2 / R over R runs, which holds the
   second and the third part. How much runs move the groups *apart* is pooled over the groups, each
   weighted by its pictures, so that four groups and three runs give 6 degrees of freedom and not 2.
+  Recalls are pooled within each expression: a run that learns one of them better does so in all
+  groups, and no other expression tells how much.
 
 Both parts go into `published.Estimate`, where each keeps its own Student's t. Few runs may happen
 to agree, so together they are never below the variance of the resampled mean over the runs, which
@@ -36,7 +38,13 @@ from studylib.published import Estimate
 
 ALPHA = 0.05
 ALL = "everybody"
+NO_CLASS = ""  # of a cell that holds every expression
 UNSURE = "unsure"  # a label for people whom nobody could put into a group: counted in no group
+
+
+def resolved(p):
+    """Whether a p-value, or each of an array or column of them, is at the level: p <= 5 %."""
+    return p <= ALPHA
 
 
 class Joined(NamedTuple):
@@ -149,8 +157,8 @@ class Drawn(NamedTuple):
     ----------
     column : str
         The group column, or "" for everybody together.
-    groups : list of str
-        G names; with classes "group, class".
+    cells : list of tuple of str
+        G pairs: group, and class or `NO_CLASS`.
     n, people : numpy.ndarray
         (G,) pictures and people behind each accuracy.
     variants : list of str
@@ -162,12 +170,22 @@ class Drawn(NamedTuple):
     """
 
     column: str
-    groups: list[str]
+    cells: list[tuple[str, str]]
     n: np.ndarray
     people: np.ndarray
     variants: list[str]
     values: np.ndarray
     draws: np.ndarray
+
+    @property
+    def groups(self) -> list[str]:
+        """G names for people; with classes "group, class"."""
+        return [f"{group}, {one}" if one else group for group, one in self.cells]
+
+    @property
+    def classes(self) -> np.ndarray:
+        """Which class each cell is of, int (G,), numbered as they come; all 0 without classes."""
+        return pd.factorize(np.array([one for _, one in self.cells]))[0]
 
     def accuracy(self, variant: str) -> np.ndarray:
         """(G,) mean over the runs."""
@@ -181,6 +199,11 @@ class Drawn(NamedTuple):
             return values, draws
         under = self._at(control)
         return values - self.values[under], draws - self.draws[:, under]
+
+    def least(self, variant: str) -> np.ndarray:
+        """(G,) variance of the test set that no change of these accuracies is below."""
+        at = self._at(variant)
+        return least(self.n, self.people, self.values[at], self.draws[:, at])
 
     def _at(self, variant: str) -> int:
         errors.one_of("variant", variant, self.variants)
@@ -250,10 +273,10 @@ def shares(
     errors.at_least(2, resamples=resamples)
     of, names, person, stratum = grouped(joined, column)
     inside = of >= 0
-    cells = of[inside]
+    cells, pairs = of[inside], [(name, NO_CLASS) for name in names]
     if classes is not None:
         cells = cells * len(classes) + joined.items["label"].to_numpy()[inside]
-        names = [f"{name}, {one}" for name in names for one in classes]
+        pairs = [(name, one) for name in names for one in classes]
     seen = np.unique(cells)
     members = [np.flatnonzero(cells == cell) for cell in seen]
     marked = np.stack([rows[:, inside] for rows in flags.values()])  # (V, R, N)
@@ -267,7 +290,7 @@ def shares(
     under = sums[:, None, None, len(hits) :]
     draws = sums[:, : len(hits)].reshape(-1, *shape) / np.where(under > 0, under, np.nan)
     draws = values + (draws - values) * np.sqrt(people / np.maximum(people - 1, 1))
-    return Drawn(column or "", [names[c] for c in seen], n, people, list(flags), values, draws)
+    return Drawn(column or "", [pairs[c] for c in seen], n, people, list(flags), values, draws)
 
 
 def grouped(
@@ -315,8 +338,8 @@ def contrast(drawn: Drawn, weights, variant: str, control: str | None = None) ->
     """A contrast of group accuracies, or its change from a control, with both kinds of chance.
 
     sum_g w_g a_g: weights (1, -1) give a gap of two groups, (1,) an accuracy. Variances as in the
-    module's text; the part of the test set is never below that of Wilson's bound for no event in n
-    pictures, since a resample in which nothing moves knows nothing.
+    module's text; the part of the test set is never below `least`, since a resample in which
+    nothing moves knows nothing.
 
     Parameters
     ----------
@@ -342,31 +365,70 @@ def contrast(drawn: Drawn, weights, variant: str, control: str | None = None) ->
     values, draws = drawn.change(variant, control)
     per_run = draws[..., w != 0] @ w[w != 0]  # (resamples, R)
     spread = np.atleast_2d(np.cov(per_run[np.isfinite(per_run).all(1)], rowvar=False))
-    of_runs, df = _run_variance(values, w, drawn.n)
-    least = intervals.wilson(0, drawn.n)[1] / stats.norm.isf(ALPHA / 2)
-    of_test = [spread.mean() - of_runs, w**2 @ least**2]
+    of_runs, df = _run_variance(values, w, drawn.n, drawn.classes)
+    of_test = [spread.mean() - of_runs, w**2 @ drawn.least(variant)]
     if len(values) > 1:
         of_test.append(spread[~np.eye(len(values), dtype=bool)].mean())
     test_df = max(int(drawn.people[w != 0].min()) - 1, 1)
     return Estimate(float(values.mean(0) @ w), float(max(of_test)), of_runs, test_df, df)
 
 
-def _run_variance(values: np.ndarray, w: np.ndarray, n: np.ndarray) -> tuple[float, float]:
+def least(n, people, values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Variance that the test set leaves to a share at the least, even if nothing was seen to move.
+
+    That of Wilson's bound for no event, in as many independent pictures as the resampled accuracies
+    are worth: n over the design effect, not fewer than the people and not more than the pictures.
+    Where the accuracies do not spread either, nothing tells how much a person's pictures have in
+    common, and people are counted.
+
+    Parameters
+    ----------
+    n, people : array-like
+        (G,) pictures and people.
+    values, draws : numpy.ndarray
+        (R, G) accuracies of R runs, and (resamples, R, G) of resampled people.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64 (G,).
+    """
+    seen = np.ma.masked_invalid(draws).var(0).filled(0).mean(0)
+    alone = (values * (1 - values)).mean(0)  # the variance of n independent pictures, times n
+    worth = np.clip(np.where(seen > ROUNDING, divide(alone, seen), people), people, n)
+    return (intervals.wilson(0, worth)[1] / stats.norm.isf(ALPHA / 2)) ** 2
+
+
+ROUNDING = 1e-15  # no variance of shares: less than of one picture among ten million
+
+
+def _run_variance(
+    values: np.ndarray, w: np.ndarray, n: np.ndarray, classes: np.ndarray
+) -> tuple[float, float]:
     """Variance of a contrast's mean over the runs (R, G), and its degrees of freedom.
 
-    What moves all groups together (weighted by their pictures n) has R - 1 degrees of freedom; what
-    moves them apart is taken to vary as 1 / n and pooled, with (R - 1) (G - 1).
+    What moves all groups of a class together (weighted by their pictures n) has R - 1 degrees of
+    freedom; what moves them apart is taken to vary as 1 / n and pooled within each class, with
+    (R - 1) (groups - 1). Where both count it is R - 1: Satterthwaite's sum would trust a common
+    part that came out small by chance, and reject too often. `classes` (G,) says which class a
+    cell is of.
     """
-    r, g = values.shape
+    r = len(values)
     if r == 1:
         return 0.0, 1e9
-    apart = values - values.mean(0)
-    together = apart @ n / n.sum()  # (R,)
-    parts, df = [w.sum() ** 2 * together.var(ddof=1) / r], [r - 1]
-    if g > 1:
-        pooled = (n * (apart - together[:, None]) ** 2).sum() / ((r - 1) * (g - 1))
-        parts, df = [*parts, pooled * (w**2 / n).sum() / r], [*df, (r - 1) * (g - 1)]
-    return float(sum(parts)), published.pooled_df(np.array(parts), np.array(df))
+    moved = values - values.mean(0)
+    together, parts, df = np.zeros(r), [], []
+    for one in np.unique(classes[w != 0]):
+        at = classes == one
+        shared = moved[:, at] @ n[at] / n[at].sum()  # (R,)
+        together += w[at].sum() * shared
+        if (g := at.sum()) > 1:
+            df.append((r - 1) * (g - 1))
+            pooled = (n[at] * (moved[:, at] - shared[:, None]) ** 2).sum() / df[-1]
+            parts.append(pooled * (w[at] ** 2 / n[at]).sum() / r)
+    if not together.any():  # a contrast within classes, of groups that runs move apart alone
+        return float(sum(parts)), published.pooled_df(np.array(parts), np.array(df))
+    return float(together.var(ddof=1) / r + sum(parts)), r - 1
 
 
 def equality(drawn: Drawn, variant: str) -> dict:
@@ -517,16 +579,18 @@ def changes(drawn: Drawn, controls: dict[str, str]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Columns variant, control, group, n, control_value, value, change, low, high, p, p_holm
-        (corrected over the groups of a variant); empty without any pair.
+        Columns variant, control, group, expression (`NO_CLASS` without classes), n, control_value,
+        value, change, low, high, p, p_holm (corrected over the rows of a variant); empty without
+        any pair.
     """
     parts = []
     for variant, control in _drawn(drawn, controls):
         rows = []
-        for weights, group, n in zip(np.eye(len(drawn.n)), drawn.groups, drawn.n, strict=True):
+        for weights, cell, n in zip(np.eye(len(drawn.n)), drawn.cells, drawn.n, strict=True):
             found = contrast(drawn, weights, variant, control)
             low, high = np.clip(found.interval(), -1, 1)
-            row = {"variant": variant, "control": control, "group": group, "n": n}
+            row = {"variant": variant, "control": control, "group": cell[0]}
+            row |= {"expression": cell[1], "n": n}
             row |= {"control_value": drawn.accuracy(control) @ weights}
             row |= {"value": drawn.accuracy(variant) @ weights, "change": found.value}
             rows.append(row | {"low": low, "high": high, "p": found.p()})
@@ -534,8 +598,8 @@ def changes(drawn: Drawn, controls: dict[str, str]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=CHANGES)
 
 
-CHANGES = ["variant", "control", "group", "n", "control_value", "value", "change", "low", "high"]
-CHANGES += ["p", "p_holm"]
+CHANGES = ["variant", "control", "group", "expression", "n", "control_value", "value", "change"]
+CHANGES += ["low", "high", "p", "p_holm"]
 
 
 def gaps(drawn: Drawn) -> pd.DataFrame:

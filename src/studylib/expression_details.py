@@ -1,8 +1,8 @@
 """A closer look at runs on expressions: single pictures, confidence, protocols, the paper's rows.
 
 Which runs belong together, the pictures that compression changes, how far confidence can be
-trusted, what choosing the checkpoint on the test set buys, and our runs in the form of the
-published tables. Joining and resampling are those of `studylib.expression_compare`.
+trusted, how two protocols differ, and our runs in the form of the published tables. Joining and
+resampling are those of `studylib.expression_compare`.
 """
 
 from __future__ import annotations
@@ -73,21 +73,59 @@ def studies(found: list[Finished]) -> list[Study]:
     return sorted(sorted_out.values(), key=lambda one: -len(one.main))
 
 
-def of_two_sizes(main: Study, others: list[Study]) -> tuple[Study, Study] | None:
-    """A smaller and a larger training set to compare with each other; None without a second one.
+# What studies of two sizes may differ in as well: a small set takes more rounds to as many steps.
+_BESIDE = {"epochs": "epochs", "n_test": "test faces", "size": "pixels a side"}
+
+
+class TwoSizes(NamedTuple):
+    """Two studies, the one with fewer faces to train on first."""
+
+    smaller: Study
+    larger: Study
+
+    @property
+    def names(self) -> str:
+        """Both, for a sentence."""
+        return f"{self.smaller.name} against {self.larger.name}"
+
+    @property
+    def simulated(self) -> bool:
+        """Whether one program drew both sets."""
+        return self.larger.parameters["data_set"] == SIMULATED
+
+    @property
+    def differences(self) -> list[str]:
+        """What two simulated sets differ in beside the training faces, "epochs (24 against 16)"."""
+        return [
+            f"{words} ({a} against {b})"
+            for key, words in _BESIDE.items()
+            if (a := _setting(self.smaller, key)) != (b := _setting(self.larger, key))
+        ]
+
+
+def _setting(study: Study, key: str):
+    value = study.parameters.get(key)
+    if key == "size" and value is None:
+        return expressions.SIZES[study.parameters["data_set"]]
+    return value
+
+
+def of_two_sizes(main: Study, others: list[Study]) -> TwoSizes | None:
+    """A smaller and a larger training set to compare with each other; None where no two fit.
 
     The paper's two sets, or two studies on simulated faces that differ in `n_train`, and perhaps in
-    the number of test faces and the size of a face, but in nothing else.
+    the epochs, the number of test faces and the size of a face, but in nothing else. They need not
+    have made the same variants: `loss_differences` takes those that both made.
     """
     for other in others:
         pair = (main, other)
         sets = [study.parameters["data_set"] for study in pair]
         if sorted(sets) == sorted(SMALLER):
-            return pair if tuple(sets) == SMALLER else pair[::-1]
+            return TwoSizes(*(pair if tuple(sets) == SMALLER else pair[::-1]))
         differ = {k for k in main.parameters if main.parameters[k] != other.parameters.get(k)}
-        differ -= {*_FREE, "n_test", "size"}
+        differ -= {*_FREE, *_BESIDE}
         if sets == [SIMULATED] * 2 and differ == {"n_train"}:
-            return tuple(sorted(pair, key=lambda study: study.parameters["n_train"]))
+            return TwoSizes(*sorted(pair, key=lambda study: study.parameters["n_train"]))
     return None
 
 
@@ -280,7 +318,10 @@ def _ece(sums: np.ndarray, n: int, people: int) -> dict:
     per_run = np.array(every)  # (1 + resamples, R)
     r = per_run.shape[1]
     of_runs = per_run[0].var(ddof=1) / r if r > 1 else 0.0
-    of_test = np.nanvar(per_run[1:].mean(1))
+    counted, right = sums[:, :2].sum(-1).swapaxes(0, 1)  # (1 + resamples, R) each
+    accuracy = divide(right, counted)[..., None]
+    least = expression_compare.least([n], [people], accuracy[0], accuracy[1:]).item()
+    of_test = max(np.nanvar(per_run[1:].mean(1)), least)
     df = (max(people - 1, 1), r - 1 if r > 1 else 1e9)
     found = Estimate(float(per_run[0].mean()), float(of_test), float(of_runs), *df)
     low, high = np.clip(found.interval(), 0, 1)
@@ -309,7 +350,7 @@ def protocols(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Accuracy under two protocols on the same pictures, and what choosing an epoch gained.
+    """Accuracy under two protocols on the same pictures, and how far the best epoch leads the last.
 
     Parameters
     ----------
@@ -326,12 +367,17 @@ def protocols(
         A row a variant that all runs made: variant, accuracy of either protocol (<name>),
         difference (first minus second, paired by picture), low, high, p, p_holm; and for either,
         <name> gain: accuracy of the best epoch minus that of the last one, both on the faces that
-        it was chosen by (NaN for variants that were not trained).
+        it was chosen by (NaN for variants that were not trained), with <name> gain low and high
+        (95 %, Student's t over the runs; NaN with one).
 
     Raises
     ------
     DataError
         If the runs judged different pictures.
+
+    Misleads: the difference is that of all in which the protocols differ (`expressions.PROTOCOLS`
+    and the faces that are kept for choosing), not that of the choice alone. A gain is never below
+    0, since the last epoch is one of those that the best is taken from.
     """
     first, second = tables
     everything = {f"{p}/{run}": t for p, part in tables.items() for run, t in part.items()}
@@ -346,6 +392,7 @@ def protocols(
         parts = np.array([s.var(ddof=1) / len(s) if len(s) > 1 else 0.0 for s in sides])
         df = np.array([max(len(side) - 1, 1) for side in sides])
         test = np.var(draws[:, of_first].mean(1) - draws[:, ~of_first].mean(1))
+        test = max(test, drawn.least(variant).item())
         means = [float(side.mean()) for side in sides]
         found = Estimate(
             means[0] - means[1],
@@ -357,19 +404,30 @@ def protocols(
         low, high = found.interval()
         row = {"variant": variant, first: means[0], second: means[1]}
         row |= {"difference": found.value, "low": low, "high": high, "p": found.p()}
-        rows.append(row | {f"{name} gain": gains[name].get(variant, np.nan) for name in tables})
+        for name in tables:
+            row |= {f"{name} {key}": x for key, x in gains[name].get(variant, _NO_GAIN).items()}
+        rows.append(row)
     return pd.DataFrame(rows).assign(p_holm=lambda t: testing.holm(t["p"]))
 
 
-def _gains(histories: list[pd.DataFrame]) -> dict[str, float]:
-    """Best chosen_accuracy of each variant's epochs minus that of its last, mean over the runs."""
-    gains = [
-        (of["chosen_accuracy"].max() - of["chosen_accuracy"].iloc[-1], variant)
-        for table in histories
-        for variant, of in table.groupby("variant", sort=False)
-    ]
-    table = pd.DataFrame(gains, columns=["gain", "variant"])
-    return table.groupby("variant")["gain"].mean().to_dict()
+_NO_GAIN = dict.fromkeys(("gain", "gain low", "gain high"), np.nan)
+
+
+def _gains(histories: list[pd.DataFrame]) -> dict[str, dict]:
+    """Best chosen_accuracy of each variant's epochs minus that of its last, over the runs."""
+    gains: dict[str, list[float]] = {}
+    for table in histories:
+        for variant, of in table.groupby("variant", sort=False)["chosen_accuracy"]:
+            gains.setdefault(variant, []).append(of.max() - of.iloc[-1])
+    return {variant: _over_runs(each) for variant, each in gains.items()}
+
+
+def _over_runs(each: list[float]) -> dict:
+    found = _NO_GAIN | {"gain": float(np.mean(each))}
+    if (r := len(each)) > 1:
+        ends = Estimate(found["gain"], 0.0, float(np.var(each, ddof=1)) / r, 1e9, r - 1).interval()
+        found |= dict(zip(("gain low", "gain high"), ends, strict=True))
+    return found
 
 
 def loss_differences(first: Drawn, second: Drawn, *, reference: str) -> dict[str, Estimate]:

@@ -26,6 +26,7 @@ MADE = {"fp32", "w8", "ft1", "s50", "s50+w8", "c8", "ft2", "s50+c8", "s50+c8+w8"
 
 def execute(folder, **parameters):
     out = folder / "run"
+    out.mkdir(parents=True)
     papermill.execute_notebook(
         NOTEBOOK,
         folder / "out.ipynb",

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import nbformat
 import papermill
 import pytest
 
@@ -59,8 +60,20 @@ def test_a_readers_own_pictures(tmp_path, own_pictures):
     assert len(found.table("shifts")) == 2 * 3  # variants; everybody and two groups
     page = (tmp_path / "out.ipynb").read_text()
     assert "not shown in published pages" in page  # nobody's own pictures are printed
-    assert "stored results" in page and "have **no labels**" in page
+    assert "mini-Xception on london, stored results" in page and "have **no labels**" in page
+    assert "Stored by a run of" in page
     assert "So few cannot stand for a population" in re.sub(r"\s+", " ", page)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_stored_results_nothing_is_said_of_their_faces(tmp_path):
+    out = execute(tmp_path, results_dir=None)
+    notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    start = next(i for i, c in enumerate(notebook.cells) if c.source.startswith("## Stored res"))
+    section = str([dict(cell) for cell in notebook.cells[start:]])
+    assert "No stored results were asked for: these are of this run, on orl." in section
+    assert "London" not in section and "mini-Xception on london" not in section
+    assert runs.read(out).parameters["results_dir"] is None
 
 
 @pytest.mark.filterwarnings("ignore")

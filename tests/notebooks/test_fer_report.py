@@ -29,6 +29,11 @@ def test_two_studies_one_of_them_of_two_protocols(tmp_path):
     assert "Simulated faces of simulated groups" in text and "nan" not in text
     assert "The paper has no figures on these data" in text
     assert "Study: simfaces with 924 training faces. fp32: " in text
+    assert "the studies also differ in epochs (8 against 3), test faces (280 against 560)" in text
+    assert "the scale of the pixels" in text and "can have bought" not in text
+    assert "simfaces with 924 training faces, sound, profile quick" in text
+    gains = found.table("protocols").set_index("variant").loc["fp32"]
+    assert gains["as_published gain low"] < gains["as_published gain"] == pytest.approx(0.04)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -39,7 +44,7 @@ def test_one_run_without_groups_confidences_and_controls(tmp_path):
     folder = tmp_path / "runs" / "fer_compression" / "quick-one"
     expression_runs.write_run(folder, bare)
     found = execute(tmp_path, "fer_report", runs_dir=str(tmp_path / "runs"), resamples=50)
-    assert found.table("verdicts")["key"].tolist() == ["small", "robust"]
+    assert found.table("verdicts")["key"].tolist() == ["small", "own_small", "robust"]
     text = texts(tmp_path)
     for said in (
         "**One run.**",

@@ -66,7 +66,7 @@ def test_what_the_chapter_says_follows_from_its_outcomes(tmp_path):
     assert truth["training"].value_counts().to_dict() == {0: 160, 1: 160}
     right = (truth["predicted_fp32_skewed"] == truth["label"]).groupby(truth["group"]).mean()
     lead = right["A"] - right.drop("A").mean()
-    assert re.search(rf"under equal shares and {100 * lead:+.1f} under skewed", page)
+    assert f"under equal shares and {100 * lead:+.1f} under skewed" in page
     planted = found.table("planted").set_index(["variant", "group"])["value"]
     assert planted.loc["fp32_skewed"].to_dict() == pytest.approx(right.to_dict())
     detected = found.table("detected")
