@@ -19,8 +19,8 @@ FLOORS = (
     "train calibration distill embed sheets",
     "expressions shrink",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
-    "verdicts claims expression_compare expression_changes expression_details expression_findings "
-    "results",
+    "verdicts claims expression_compare expression_changes expression_changes_shown "
+    "expression_details expression_findings results",
     "audit plan execute book cli",
 )
 
@@ -97,3 +97,13 @@ def test_papermill_itself_sees_every_parameter(path):
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     declared = {n.target.id for n in ast.parse(cell.source).body if isinstance(n, ast.AnnAssign)}
     assert set(papermill.inspect_notebook(str(path))) == declared
+
+
+def test_a_report_has_the_name_of_its_chapter():
+    """Pages and prose call a chapter by its heading, `study status` by its title."""
+    reports = yaml.safe_load((ROOT / "study.yml").read_text())["reports"]
+    headings = {
+        name: nbformat.read(ROOT / about["notebook"], as_version=4).cells[0].source.split("\n")[0]
+        for name, about in reports.items()
+    }
+    assert headings == {name: f"# {about['title']}" for name, about in reports.items()}

@@ -20,14 +20,13 @@ import torch
 from scipy import special, stats
 from torch import nn
 
-from studylib import charts, errors, expressions, shrink, verdicts
+from studylib import errors, expressions, shrink
 from studylib import expression_compare as compare
-from studylib.compress import cluster, prune, quantize
+from studylib.compress import quantize
 from studylib.expression_compare import ALL, Drawn, Joined
 from studylib.faces import GROUP_COLUMNS, Faces
 from studylib.metrics import testing
 
-ALPHA = 0.05
 FEWEST = 5  # people in a group that gets results of its own
 ALL_EXPRESSIONS = "all pictures"
 SHIPPED = "shipped"  # the variant that stands for the packager's own file
@@ -37,53 +36,47 @@ _SURE = 1e-6  # probabilities closer to 0 or 1 count as this close: float32 know
 _CELL = ["attribute", "group", "expression", "people", "n"]
 
 
-def compress(network: nn.Module, name: str, faces: torch.Tensor, *, seed: int = 0) -> nn.Module:
-    """Make a variant of a network without training anything.
+def compress(
+    network: nn.Module, names: list[str], faces: Faces, *, seed: int = 0
+) -> dict[str, nn.Module]:
+    """Make variants of a network without training anything.
 
     Parameters
     ----------
     network : torch.nn.Module
         Left as it is.
-    name : str
+    names : list of str
         As in `shrink.parse`, without controls and channels, which mean training; or `shipped`:
         TFLite's default quantisation with activations rounded as its kernels do.
-    faces : torch.Tensor
-        uint8 (N, C, H, W), on which static activation ranges are calibrated.
+    faces : Faces
+        From which the faces that calibrate static activation ranges are drawn.
     seed : int
-        Of k-means++ seeds.
+        Of that draw, and of k-means++.
+
+    Returns
+    -------
+    dict
+        Name -> network, in the order of `names`; quantised ones with their quantisers.
 
     Raises
     ------
     ParameterError
-        If the name is unknown, or names something that is trained.
+        If a name is unknown, or names something that is trained.
     """
-    check(name)
-    if name == SHIPPED:
-        return quantize.dynamic_range(network, activations=True)
-    about = shrink.parse(name)
-    if about.sparsity:
-        pattern = "2:4" if "2of4" in name else "unstructured"
-        scope = "global" if name.split("+")[0].endswith("g") else "layer"
-        network = prune.prepare(network, scope=scope, pattern=pattern)
-        prune.update(network, about.sparsity)
-        network = prune.strip(network)
-    if about.clusters:
-        zeros = about.sparsity > 0
-        network = cluster.strip(
-            cluster.prepare(network, about.clusters, keep_zeros=zeros, seed=seed)
-        )
-    if about.precision == "w8":
-        return quantize.dynamic_range(network)
-    network = quantize.prepare(network, about.precision)
-    quantize.calibrate(network, faces)
-    return network
+    check(*names)
+    plan = shrink.expand([name for name in names if name != SHIPPED], shrink.UNTRAINED)
+    parts = expressions.Parts(faces, faces, faces)
+    made, _ = shrink.make_all(plan, network, parts, recipe=shrink.UNTRAINED, seed=seed)
+    if SHIPPED in names:
+        made[SHIPPED] = quantize.dynamic_range(quantize.fold_norms(network), activations=True)
+    return {name: made[name] for name in names}
 
 
 def check(*names: str) -> None:
     """Refuse names of variants that `compress` cannot make (ParameterError)."""
     for name in names:
         trained = ("control", "channels")
-        if name != SHIPPED and any(shrink.parse(name).method.startswith(kind) for kind in trained):
+        if name != SHIPPED and shrink.parse(name).method.startswith(trained):
             raise errors.ParameterError(errors.NEEDS_TRAINING.format(name=name))
 
 
@@ -233,7 +226,7 @@ def rates(
     """
     rows = []
     for drawn in _drawn(joined, classes, None, resamples, seed):
-        for cell, weights in _cells(drawn, classes):
+        for cell, weights in _cells(drawn):
             for variant in drawn.variants:
                 found = compare.contrast(drawn, weights, variant)
                 low, high = np.clip(found.interval(), 0, 1)
@@ -281,7 +274,7 @@ def flips(
     rows = []
     for drawn in _drawn(joined, classes, [first, second], resamples, seed):
         counts = became.groupby(_names(joined, drawn.column, classes)).sum()
-        for cell, weights in _cells(drawn, classes):
+        for cell, weights in _cells(drawn):
             found = compare.contrast(drawn, weights, second, first)
             low, high = np.clip(found.interval(), -1, 1)
             moved = counts.loc[(cell["group"], cell["expression"])].to_dict()
@@ -311,8 +304,9 @@ def gaps(
     Returns
     -------
     pandas.DataFrame
-        attribute, expression; highest, lowest (groups, by the first variant), people (in the
-        smallest group), gap, low, high, p (`expression_compare.equality` of the first variant);
+        attribute, expression; highest, lowest (groups, by the first variant), highest_people,
+        lowest_people (in these), people (in the smallest of all groups), gap, low, high, p
+        (`expression_compare.equality` of the first variant);
         change (of the gap of these two groups), change_low, change_high, change_p; p_holm and
         change_p_holm, each corrected over the rows. Empty without groups.
     """
@@ -329,7 +323,8 @@ def gaps(
             ends = np.eye(len(accuracy))
             moved = compare.contrast(drawn, ends[best] - ends[worst], second, first)
             about = {"attribute": column, "expression": expression}
-            about |= {"highest": drawn.groups[best], "lowest": drawn.groups[worst]}
+            for end, g in (("highest", best), ("lowest", worst)):
+                about |= {end: drawn.groups[g], f"{end}_people": int(drawn.people[g])}
             about |= {key: found[key] for key in ("people", "gap", "low", "high", "p")}
             low, high = moved.interval()
             changed = {"change": moved.value, "change_low": low, "change_high": high}
@@ -339,8 +334,8 @@ def gaps(
     return table.assign(p_holm=p, change_p_holm=change_p)
 
 
-_GAP = ["attribute", "expression", "highest", "lowest", "people", "gap", "low", "high", "p"]
-_GAP += ["change", "change_low", "change_high", "change_p"]
+_GAP = ["attribute", "expression", "highest", "highest_people", "lowest", "lowest_people"]
+_GAP += ["people", "gap", "low", "high", "p", "change", "change_low", "change_high", "change_p"]
 
 
 def _by_expression(joined: Joined, classes) -> Iterator[tuple[str, Joined]]:
@@ -383,8 +378,8 @@ def shifts(
         (the second), p_holm over all rows. NaN where fewer than two people, or people who do not
         differ at all, allow no test.
     between : pandas.DataFrame
-        attribute, expression, groups (their number), p, variant, p_holm: is the mean the same in
-        all groups?
+        attribute, expression, groups (their number), people (in the smallest), p, variant, p_holm:
+        is the mean the same in all groups?
     """
     odds = (
         special.logit(table[f"probability_{one}"].astype(float).clip(_SURE, 1 - _SURE))
@@ -404,195 +399,13 @@ def shifts(
             samples = [each for key, each in means.items() if key[1] == expression]
             testable = len(samples) > 1 and all(_varies(each) for each in samples)
             p = stats.alexandergovern(*samples).pvalue if testable else np.nan
-            tests.append((column, expression, len(samples), float(p)))
-    between = pd.DataFrame(tests, columns=["attribute", "expression", "groups", "p"])
+            tests.append((column, expression, len(samples), min(map(len, samples)), float(p)))
+    about = ["attribute", "expression", "groups", "people", "p"]
+    between = pd.DataFrame(tests, columns=about)
     by_group = pd.DataFrame(rows)
     return (
         by_group.assign(variant=second, p_holm=testing.holm(by_group["p"])),
         between.assign(variant=second, p_holm=testing.holm(between["p"])),
-    )
-
-
-def rates_table(rates: pd.DataFrame) -> pd.DataFrame:
-    """Everybody's rates in % with their intervals, a row a variant and a column an expression."""
-    whole = rates[rates["attribute"] == ALL]
-    texts = [
-        f"{100 * row.value:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
-        for row in whole.itertuples()
-    ]
-    wide = whole.assign(text=texts).pivot(index="variant", columns="expression", values="text")
-    return wide.loc[list(dict.fromkeys(whole["variant"]))].rename_axis(columns="right, %")
-
-
-def by_variant(flips: pd.DataFrame) -> pd.DataFrame:
-    """Everybody's changes as `charts_tradeoff.gaps` draws them, a row a variant and expression.
-
-    Parameters
-    ----------
-    flips : pandas.DataFrame
-        Tables of `flips`, one after the other.
-    """
-    whole = flips[flips["attribute"] == ALL]
-    kinds = [SHIPPED if name == SHIPPED else shrink.parse(name).method for name in whole["variant"]]
-    drawn = {"panel": whole["expression"], "setting": whole["variant"], "method": kinds}
-    return whole.assign(value=whole["change"], **drawn)
-
-
-def by_group(shifts: pd.DataFrame, variant: str) -> pd.DataFrame:
-    """One variant's shifts as `charts_tradeoff.gaps` draws them, as relative changes of the odds.
-
-    A row a group and expression; those that allow no interval are left out.
-    """
-    drawn = shifts[shifts["variant"] == variant].dropna(subset=["low", "high"])
-    names = [
-        f"{row.group if row.attribute == ALL else f'{row.attribute} {row.group}'}, "
-        f"{row.people} people"
-        for row in drawn.itertuples()
-    ]
-    ends = {"value": drawn["shift"], "low": drawn["low"], "high": drawn["high"]}
-    columns = {"panel": drawn["expression"], "setting": names, "method": drawn["attribute"]}
-    return drawn.assign(**columns, **{name: np.expm1(log) for name, log in ends.items()})
-
-
-def as_rates(rates: pd.DataFrame, variants: list[str]) -> pd.DataFrame:
-    """Rates of some variants as `charts_fairness.group_intervals` draws them."""
-    drawn = rates[rates["variant"].isin(variants) & (rates["attribute"] != ALL)]
-    groups = drawn["attribute"] + " " + drawn["group"]
-    return drawn.assign(group=groups, series=drawn["variant"], metric=drawn["expression"])
-
-
-def group_sizes(groups: pd.DataFrame) -> str:
-    """Say how many people stand behind the groups, from the table of `without_few` (Markdown)."""
-    if not len(groups):
-        return "The set says nothing of groups: all results are of everybody together."
-
-    def named(rows: pd.DataFrame) -> str:
-        shown = (f"{r.attribute} {r.group} ({r.people})" for r in rows.itertuples())
-        return charts.listed(shown)
-
-    kept, left = groups[groups["kept"]], groups[~groups["kept"]]
-    lines = [f"People in each group: {named(kept)}."] if len(kept) else []
-    if len(left):
-        lines.append(f"Too few for a result of their own: {named(left)}.")
-    lines.append(
-        "**So few cannot stand for a population.** An interval says how far a number could have "
-        "come out otherwise with other people like these; it knows of no people unlike them."
-    )
-    return " ".join(lines)
-
-
-def answers(table: pd.DataFrame, first: str, second: str) -> str:
-    """Say in words which answers changed, from the table of `flips` (Markdown)."""
-    table = table[table["variant"] == second]
-    whole = table[table["attribute"] == ALL]
-    changed = int(whole[["lost", "gained", "other"]].to_numpy().sum())
-    lines = [
-        f"On {changed} of {whole['n'].sum()} pictures the answers of {first} and {second} differ.",
-        "",
-    ]
-    for row in whole.to_dict("records"):
-        lines.append(
-            f"- {row['expression']}: {row['lost']} lost and {row['gained']} gained of {row['n']}, "
-            f"a change of {verdicts.points(row['change'], sign=True)} percentage points "
-            f"({verdicts.between((row['low'], row['high']))}; p {verdicts.p_text(row['p'])})."
-        )
-    groups = table[table["attribute"] != ALL]
-    if len(groups):
-        lines += ["", _by_group(groups)]
-    return "\n".join(lines)
-
-
-def odds(by_group: pd.DataFrame, between: pd.DataFrame, first: str, second: str) -> str:
-    """Say in words how the expected answer's odds moved (tables of `shifts`; Markdown)."""
-    by_group = by_group[by_group["variant"] == second]
-    lines = [f"Odds of the expected answer, from {first} to {second}:", ""]
-    for row in by_group[by_group["attribute"] == ALL].to_dict("records"):
-        seen = "resolved" if row["p_holm"] < ALPHA else "not resolved"
-        lines.append(f"- {row['expression']}: {_percent(row)}, {seen}.")
-    tested = between[between["variant"] == second].dropna(subset="p")
-    if len(tested):
-        apart = tested[tested["p_holm"] < ALPHA]
-        found = [_extremes(by_group, row) for row in apart.to_dict("records")]
-        lines += ["", " ".join(found) if found else _no_difference(tested)]
-    return "\n".join(lines)
-
-
-def _percent(row: dict) -> str:
-    """A shift as a relative change of the odds, with its interval."""
-    value, *ends = (np.expm1(row[key]) for key in ("shift", "low", "high"))
-    within = "no interval" if np.isnan(ends[0]) else verdicts.between(ends)
-    return f"{verdicts.points(value, sign=True)} % ({within})"
-
-
-def distances(table: pd.DataFrame, first: str, second: str) -> str:
-    """Say in words how far apart groups are, and what compression did to it (table of `gaps`)."""
-    if not len(table):
-        return "There are no groups to compare."
-    lines = []
-    for row in table[table["p_holm"] < ALPHA].to_dict("records"):
-        told = "resolved" if row["change_p_holm"] < ALPHA else "not resolved"
-        lines.append(
-            f"- {row['attribute']}, {row['expression']}: {first} is right more often for "
-            f"{row['highest']} than for {row['lowest']}, by {verdicts.points(row['gap'])} points "
-            f"({verdicts.points(row['low'])} to {verdicts.points(row['high'])}; p "
-            f"{verdicts.p_text(row['p_holm'])} after Holm). {second} changes this gap by "
-            f"{verdicts.points(row['change'], sign=True)} points "
-            f"({verdicts.between((row['change_low'], row['change_high']))}; {told})."
-        )
-    if not lines:
-        return (
-            f"Groups were compared {len(table)} times; no difference between them is resolved with "
-            f"{first}, and with so few people only large ones could be."
-        )
-    changed = (table["change_p_holm"] < ALPHA).sum()
-    return "\n".join(
-        [
-            f"Of {len(table)} comparisons of groups, those that are resolved:",
-            "",
-            *lines,
-            "",
-            f"In {changed} of the {len(table)} a change of the gap between the groups furthest "
-            "apart is resolved.",
-        ]
-    )
-
-
-def _by_group(groups: pd.DataFrame) -> str:
-    seen = groups[groups["p_holm"] < ALPHA]
-    widest = groups.assign(reach=groups[["low", "high"]].abs().max(axis=1)).nlargest(1, "reach")
-    row = widest.iloc[0]
-    named = [f"{r.attribute} {r.group} ({r.expression})" for r in seen.itertuples()]
-    told = (
-        f"After Holm's correction over {len(groups)} groups and expressions and the rows above, a "
-        f"change is resolved for {charts.listed(named)}."
-        if named
-        else f"In none of the {len(groups)} groups and expressions is a change resolved (smallest "
-        f"corrected p {verdicts.p_text(groups['p_holm'].min())})."
-    )
-    return (
-        f"{told} That is no proof of equal treatment: for {row['attribute']} {row['group']} "
-        f"({row['people']} people, {row['expression']}) anything from "
-        f"{verdicts.between((row['low'], row['high']))} points is inside the interval."
-    )
-
-
-def _extremes(by_group: pd.DataFrame, test: dict) -> str:
-    of = (by_group["attribute"] == test["attribute"]) & (
-        by_group["expression"] == test["expression"]
-    )
-    ordered = by_group[of].sort_values("shift")
-    ends = [f"{row['group']} {_percent(row)}" for row in ordered.iloc[[0, -1]].to_dict("records")]
-    return (
-        f"By {test['attribute']} the changes differ on {test['expression']} "
-        f"(p {verdicts.p_text(test['p_holm'])} after Holm): from {ends[0]} to {ends[1]}."
-    )
-
-
-def _no_difference(tested: pd.DataFrame) -> str:
-    return (
-        f"Whether the change is the same in all groups was tested {len(tested)} times "
-        f"({charts.listed(dict.fromkeys(tested['attribute']))}); no difference is resolved "
-        f"(smallest corrected p {verdicts.p_text(tested['p_holm'].min())})."
     )
 
 
@@ -605,10 +418,10 @@ def _drawn(
         yield compare.resample(joined, column, classes=classes, **about)
 
 
-def _cells(drawn: Drawn, classes) -> Iterator[tuple[dict, np.ndarray]]:
+def _cells(drawn: Drawn) -> Iterator[tuple[dict, np.ndarray]]:
     """Each cell's description, and the weights that pick it."""
-    for g, name in enumerate(drawn.groups):
-        group, expression = name.rsplit(", ", 1) if classes is not None else (name, ALL_EXPRESSIONS)
+    for g, (group, one) in enumerate(drawn.cells):
+        expression = one or ALL_EXPRESSIONS
         about = (drawn.column or ALL, group, expression, int(drawn.people[g]), int(drawn.n[g]))
         yield dict(zip(_CELL, about, strict=True)), np.eye(len(drawn.groups))[g]
 

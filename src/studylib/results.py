@@ -1,8 +1,9 @@
 """Results that the study carries: the tables of a run that not every reader can repeat.
 
 A run on data that nobody may pass on, or on a machine that few have, is kept as a folder of small
-tables (CSV, aggregated: no row is one person's) and the run's record, without names of places on
-the machine where it ran. Its notebook shows them beside what the reader's own machine computes.
+tables (CSV, aggregated: no row is about fewer people than the run's parameter `fewest`) and the
+run's record, without names of places on the machine where it ran. Its notebook shows them beside
+what the reader's own machine computes.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ class Stored(NamedTuple):
     record: Record
 
 
-def store(run: Finished, folder: Path | str, tables: list[str]) -> Path:
+def store(run: Finished, folder: Path | str, tables: list[str] | None = None) -> Path:
     """Keep some side tables of a finished run.
+
+    Where a table counts the people behind each row (a column `people`), rows about fewer people
+    than the run's parameter `fewest` are left out.
 
     Parameters
     ----------
@@ -39,17 +43,21 @@ def store(run: Finished, folder: Path | str, tables: list[str]) -> Path:
         From `runs.read`.
     folder : path
         Where to; made if it is not there. Tables of an earlier result in it are removed.
-    tables : list of str
-        Names of side tables. The outcomes, one row a picture, are not for keeping (ParameterError).
+    tables : list of str, optional
+        Names of side tables; all of them if not given. The outcomes, one row a picture, are not for
+        keeping (ParameterError).
 
     Returns
     -------
     pathlib.Path
         The folder.
     """
+    if tables is None:
+        tables = sorted({path.stem for path in run.folder.glob("*.parquet")} - {"outcomes"})
     if "outcomes" in tables or not tables:
         raise errors.ParameterError(errors.ONLY_AGGREGATED)
-    found = {name: run.table(name) for name in tables}
+    fewest = run.parameters.get("fewest", 1)
+    found = {name: _without_few(run.table(name), fewest) for name in tables}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.csv"):
@@ -64,6 +72,10 @@ def store(run: Finished, folder: Path | str, tables: list[str]) -> Path:
     text = json.dumps(kept | {"tables": hashes}, indent=1, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8", newline="\n")
     return folder
+
+
+def _without_few(table: pd.DataFrame, fewest: int) -> pd.DataFrame:
+    return table[table["people"] >= fewest] if "people" in table else table
 
 
 def read(folder: Path | str) -> Stored:

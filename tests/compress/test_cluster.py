@@ -59,7 +59,7 @@ def test_exactly_n_values_at_once_trained_and_loaded(tmp_path_factory, seed, n, 
     assert cluster.distinct(model)["distinct"].tolist() == expected
     train(model)
     assert cluster.distinct(model)["distinct"].tolist() == expected
-    plain = cluster.strip(model)
+    plain = weights.strip(model)
     assert cluster.distinct(plain)["distinct"].tolist() == expected
     path = tmp_path_factory.mktemp("clustered") / "net.safetensors"
     save_file(model.state_dict(), path)
@@ -219,7 +219,7 @@ def test_a_group_holds_weights_nearest_to_it_or_a_single_one(ordered, centres):
 def test_a_value_moves_by_the_sum_of_its_weights_gradients():
     plain = network()
     model = cluster.prepare(plain, 5)
-    written = cluster.strip(model)
+    written = weights.strip(model)
     x = normal(4, 8, 1, 4, 4)
     for net in (model, written):
         net(x).square().sum().backward()
@@ -243,7 +243,7 @@ def test_values_that_meet_are_told_apart_by_the_smallest_step():
     found = model[0].weight.detach().unique()
     step = torch.finfo(torch.float32).eps * 2
     assert found.tolist() == [2.0, 2.0 + step, 2.0 + 2 * step, 2.0 + 3 * step]
-    assert torch.equal(cluster.strip(model)[0].weight, model[0].weight)
+    assert torch.equal(weights.strip(model)[0].weight, model[0].weight)
 
 
 def test_a_pinned_zero_is_zero_whatever_is_done_to_its_value():
@@ -276,7 +276,7 @@ def test_the_original_is_left_alone_and_stripping_leaves_the_clustered():
     model = network()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     prepared = cluster.prepare(model, 4)
-    plain = cluster.strip(prepared)
+    plain = weights.strip(prepared)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert type(plain[0]) is nn.Conv2d and set(plain.state_dict()) == set(state)
     assert torch.equal(plain[1].weight, model[1].weight)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 from studylib import errors
-from studylib.compress import prune, quantize
+from studylib.compress import prune, quantize, weights
 from studylib.models.fer_cnn import fer_cnn, parameter_count
 from tests.compress.test_quantize import Tiny, normal
 
@@ -101,10 +101,10 @@ def test_every_layer_has_exactly_the_asked_zeros(seed, sparsity):
     nn.init.constant_(model[-1].weight, -0.25)
     ready = prune.prepare(model)
     prune.update(ready, sparsity)
-    weights = {"0": 72, "4": 864, "10": 768, "13": 80}
-    wanted = {name: min(round(sparsity * n), n - 1) for name, n in weights.items()}
+    counts = {"0": 72, "4": 864, "10": 768, "13": 80}
+    wanted = {name: min(round(sparsity * n), n - 1) for name, n in counts.items()}
     assert zeros(ready) == {**wanted, "total": sum(wanted.values())}
-    for name in weights:
+    for name in counts:
         before, after = model[int(name)].weight, ready[int(name)].weight
         gone, stays = before[after == 0].abs(), before[after != 0].abs()
         assert torch.equal(after[after != 0], before[after != 0])
@@ -168,7 +168,7 @@ def test_zeros_stay_exact_while_training(scope):
 def test_masked_weights_get_no_gradient_and_others_theirs():
     ready = prune.prepare(chain())
     prune.update(ready, 0.5)
-    plain = prune.strip(ready)
+    plain = weights.strip(ready)
     x = normal(0, 8, 1, 8, 8)
     ready(x).square().sum().backward()
     plain(x).square().sum().backward()
@@ -217,7 +217,7 @@ def test_preparing_and_stripping_leave_the_network_as_it_was():
     ready = prune.prepare(model)
     assert torch.equal(ready(x), model(x))  # masks are open
     prune.update(ready, 0.9)
-    plain = prune.strip(ready)
+    plain = weights.strip(ready)
     assert torch.equal(plain(x), ready(x)) and not torch.equal(plain(x), model(x))
     assert set(plain.state_dict()) == set(before)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -229,7 +229,7 @@ def test_biases_norms_and_depthwise_kernels_are_not_pruned():
     model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8))
     ready = prune.prepare(model)
     prune.update(ready, 0.75)
-    plain = prune.strip(ready).state_dict()
+    plain = weights.strip(ready).state_dict()
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, plain[k])}
     assert changed == {"1.weight"}
     assert prune.sparsity(ready)["layer"].tolist() == ["1", "total"]
@@ -276,7 +276,7 @@ def test_pruned_networks_can_be_quantised_in_either_form():
     ready = prune.prepare(chain())
     prune.update(ready, 0.5)
     both = quantize.prepare(ready, "w8", symmetric=True)
-    plain = quantize.prepare(prune.strip(ready), "w8", symmetric=True)
+    plain = quantize.prepare(weights.strip(ready), "w8", symmetric=True)
     x = normal(0, 4, 1, 8, 8)
     assert torch.equal(both(x), plain(x))
     assert all(zeros(plain)[name] >= count for name, count in zeros(ready).items())

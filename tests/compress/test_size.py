@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import nn
 
 from studylib import errors
-from studylib.compress import cluster, prune, quantize, size
+from studylib.compress import cluster, prune, quantize, size, weights
 from studylib.models.fer_cnn import fer_cnn
 from tests.compress.test_prune import chain
 from tests.compress.test_quantize import Tiny, images, normal, tiny  # noqa: F401 - fixtures
@@ -112,7 +112,7 @@ def test_each_kind_of_weight_gets_its_encoding(tmp_path):
         "half": (linear(half), {"": "float16"}, 2 * n),
         "sparse": (pruned(model), {".mask": "uint8", ".words": "float32"}, n / 8 + 2 * n),
         "sparse half": (
-            quantize.half(prune.strip(pruned(model))),
+            quantize.half(weights.strip(pruned(model))),
             {".mask": "uint8", ".words": "float16"},
             n / 8 + n,
         ),
@@ -122,13 +122,13 @@ def test_each_kind_of_weight_gets_its_encoding(tmp_path):
             n / 2 + 64,
         ),
         "sparse codebook": (
-            cluster.prepare(prune.strip(pruned(model, 0.8)), 16, keep_zeros=True),
+            cluster.prepare(weights.strip(pruned(model, 0.8)), 16, keep_zeros=True),
             {".mask": "uint8", ".table": "float32", ".words": "uint8"},
             n / 8 + 0.2 * n / 2 + 60,
         ),
         "codes": (quantize.prepare(model, "w5"), {".words": "uint8"}, n * 5 / 8 + 64 * 8),
         "sparse codes": (
-            quantize.prepare(prune.strip(pruned(model)), "w8"),
+            quantize.prepare(weights.strip(pruned(model)), "w8"),
             {".mask": "uint8", ".words": "uint8"},
             n / 8 + n / 2 + 64 * 8,
         ),
@@ -152,12 +152,12 @@ def test_masks_and_codebooks_are_stored_as_the_plain_network_is(tmp_path):
     """And loaded into a plain one: no preparation is needed."""
     for ready in (pruned(chain()), cluster.prepare(chain(), 4)):
         files = [tmp_path / "prepared", tmp_path / "plain"]
-        for path, model in zip(files, (ready, prune.strip(ready)), strict=True):
+        for path, model in zip(files, (ready, weights.strip(ready)), strict=True):
             size.save_packed(model, path)
         assert files[0].read_bytes() == files[1].read_bytes()
         x = normal(0, 4, 1, 8, 8)
         assert torch.equal(size.load_packed(files[0], chain(1))(x), quantize.finish(ready)(x))
-        assert size.zip_bytes(ready) == size.zip_bytes(prune.strip(ready))
+        assert size.zip_bytes(ready) == size.zip_bytes(weights.strip(ready))
 
 
 def test_exact_counts_survive_a_file(tmp_path):
@@ -167,7 +167,7 @@ def test_exact_counts_survive_a_file(tmp_path):
     size.save_packed(ready, path)
     back = size.load_packed(path, chain(1))
     assert prune.sparsity(back).equals(prune.sparsity(ready))
-    shared = cluster.prepare(prune.strip(ready), 8, keep_zeros=True)
+    shared = cluster.prepare(weights.strip(ready), 8, keep_zeros=True)
     size.save_packed(shared, path)
     back = size.load_packed(path, chain(1))
     assert cluster.distinct(back)["distinct"].tolist() == [8, 8, 8, 8]
@@ -305,7 +305,7 @@ def test_nominal_sizes(name, nbytes):
     weight = normal(0, 10, 100)
     model = pruned(linear(weight), 0.75)
     assert size.nominal_bytes(model, name) == nbytes
-    assert size.nominal_bytes(prune.strip(model), name) == nbytes
+    assert size.nominal_bytes(weights.strip(model), name) == nbytes
 
 
 @pytest.mark.parametrize("name", ["", "shipped", "w9", "s50+", "s", "c16 ", "50"])
@@ -337,10 +337,10 @@ def test_sface_sizes(sface, tmp_path):
         name: size.save_packed(model, tmp_path / "net") / 1e6 for name, model in variants.items()
     }
     assert packed["fp32"] == pytest.approx(38.65, abs=0.01)
-    weights = sum(
+    kernels = sum(
         p.numel() for n, p in sface.named_parameters() if n.endswith(("conv.weight", "fc.weight"))
     )
-    rest = packed["w8"] - weights / 1e6
+    rest = packed["w8"] - kernels / 1e6
     assert 0 < rest < 0.4
     # Rounding to 4 bits makes many weights zero, which the file is smaller for.
-    assert 0.9 < packed["w4"] / (rest + weights / 2e6) < 1
+    assert 0.9 < packed["w4"] / (rest + kernels / 2e6) < 1

@@ -115,7 +115,7 @@ def prepare(
     torch.nn.Module
         The values are its parameters in place of the kernels; its `state_dict` holds them and the
         groups, so that a saved one can be loaded into the same preparation of any network of the
-        same architecture. `strip` makes it plain.
+        same architecture. `weights.strip` makes it plain.
 
     Raises
     ------
@@ -142,11 +142,6 @@ def prepare(
         codebook.to(module.weight.device)
         parametrize.register_parametrization(module, "weight", codebook)
     return model
-
-
-def strip(model: nn.Module) -> nn.Module:
-    """Copy a clustered network as a plain one, its shared weights written out: `weights.strip`."""
-    return weights.strip(model)
 
 
 def distinct(model: nn.Module) -> pd.DataFrame:

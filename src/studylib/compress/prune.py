@@ -7,7 +7,7 @@ differ. The number of zeros is exact, even where magnitudes are equal. And a pru
 gradient and stays pruned, whereas there it may move by one step of the optimiser between two
 maskings, and returns if that makes it larger than a weight that was kept.
 
-    prepare -> update (at the start, and by a schedule while training) -> strip
+    prepare -> update (at the start, and by a schedule while training) -> weights.strip
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def prepare(model: nn.Module, *, scope: str = "layer", pattern: str = "unstructu
     errors.one_of("scope", scope, SCOPES)
     errors.one_of("pattern", pattern, PATTERNS)
     model = weights.strip(model)
-    for module in _kernels(model).values():
+    for module in weights.layers(model, depthwise=False).values():
         if pattern == "unstructured" or module.weight.shape[1] % 4 == 0:
             mask = Mask(module.weight, scope, pattern)
             parametrize.register_parametrization(module, "weight", mask)
@@ -168,15 +168,10 @@ def prepare(model: nn.Module, *, scope: str = "layer", pattern: str = "unstructu
     return model
 
 
-def _kernels(model: nn.Module) -> dict[str, nn.Module]:
-    """Layers whose weights can be pruned, by name."""
-    return weights.layers(model, depthwise=False)
-
-
 def _masked(model: nn.Module) -> list[tuple[torch.Tensor, Mask]]:
     """Magnitudes of each masked weight as they are now, -1 where pruned, and its mask."""
     found = []
-    for module in _kernels(model).values():
+    for module in weights.layers(model, depthwise=False).values():
         if parametrize.is_parametrized(module, "weight"):
             chain = module.parametrizations.weight
             if isinstance(chain[0], Mask):
@@ -242,11 +237,6 @@ def _two_of_four(magnitudes: torch.Tensor) -> torch.Tensor:
     return keep.scatter_(1, smallest, False).view(inputs_last.shape).movedim(-1, 1)
 
 
-def strip(model: nn.Module) -> nn.Module:
-    """Copy a pruned network into a plain one, with its zeros in place."""
-    return weights.strip(model)
-
-
 def sparsity(model: nn.Module) -> pd.DataFrame:
     """How much of each layer is zero.
 
@@ -263,7 +253,7 @@ def sparsity(model: nn.Module) -> pd.DataFrame:
     """
     rows = [
         (name, module.weight.numel(), int((module.weight == 0).sum()))
-        for name, module in _kernels(model).items()
+        for name, module in weights.layers(model, depthwise=False).items()
     ]
     rows.append((TOTAL, sum(row[1] for row in rows), sum(row[2] for row in rows)))
     table = pd.DataFrame(rows, columns=["layer", "weights", "zeros"])

@@ -95,9 +95,10 @@ def zip_bytes(model: nn.Module) -> int:
 
     The file is what a framework would save: every value in fp32, zeros and repeated values
     included; int8 codes and their grids where a quantiser is, whatever its width; fp16 for
-    `quantize.half`. It is a safetensors file where the study had HDF5 and TFLite files, and
-    normalisation is kept where TFLite folds it into convolutions, which is less than 1 % of it.
-    Deflate is zlib's, at its usual level.
+    `quantize.half`. It is a safetensors file where the study had HDF5 and TFLite files. The network
+    is written as it is given: normalisation is in the file unless `quantize.fold_norms` merged it
+    into the layers, as it does before `shrink` rounds (TFLite's converter folds too). Deflate is
+    zlib's, at its usual level.
 
     Parameters
     ----------

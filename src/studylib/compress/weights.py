@@ -1,4 +1,8 @@
-"""The kernels of a network: which layers have one, and how a parametrised one becomes plain."""
+"""The kernels of a network: which layers have one, and how a parametrised one becomes plain.
+
+`strip` writes out masks, shared values and rounded weights and leaves the network's mode alone, so
+training can go on; `quantize.finish` is the same and then puts it into evaluation mode.
+"""
 
 from __future__ import annotations
 
