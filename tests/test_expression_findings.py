@@ -117,6 +117,8 @@ def test_gaps_now_and_their_changes(by_group, described):
         f"{'resolved' if row['p'] < 0.05 else 'not resolved'}. "
         "The smallest group has 1,000 pictures of 250 people."
     )
+    tied = gaps["group"].assign(lowest=gaps["group"]["highest"])
+    assert "no group is better than another" in findings.gap_now(tied, "fp32")
     controls = compare.controls(described)
     changed = {d.column: compare.gap_changes(d, controls, reference="fp32") for d in by_group}
     text = findings.gap_changes(changed["group"], 0.02)

@@ -148,8 +148,11 @@ def gap_now(table: pd.DataFrame, baseline: str) -> str:
     """Say how far the groups lie apart at the baseline (table of `expression_compare.gaps`)."""
     row = table.set_index("variant").loc[baseline]
     verdict = "resolved" if resolved(row["p"]) else "not resolved"
+    named = f"the best group is {row['highest']}, the worst {row['lowest']}"
+    if row["highest"] == row["lowest"]:  # a tie of all groups
+        named = "no group is better than another"
     return (
-        f"At {baseline} the best group is {row['highest']}, the worst {row['lowest']}: "
+        f"At {baseline} {named}: "
         f"{points(row['gap'])} points apart (95 % interval {points(row['low'])} to "
         f"{points(row['high'])}, p {p_text(row['p'])} over all pairs of groups): {verdict}. The "
         f"smallest group has {row['n']:,} pictures of {row['people']:,} people."
