@@ -40,6 +40,8 @@ for job in JOBS:
             python=sys.executable,
             root=ROOT,
             words=f"--profile {job.profile} {job.experiment} {job.name} {FORCE}",
+        # A chapter that needs no runs may be the longest job of all: it must not be left to the end.
+        priority: int(job.name == job.profile and not job.inputs)
         threads: int(config.get("threads", 1))
         shell:
             "{params.python:q} -m studylib.execute --project {params.root:q}"
