@@ -298,3 +298,53 @@ def test_the_study_of_this_project():
         plan.check(job)
     names = {job.name for job in study.jobs("quick", ["fr_quantization"])}
     assert {"quick-ptq-synthetic", "quick-qat-synthetic"} <= names
+
+
+SECOND = """
+  second:
+    title: What is done with a file of the first
+    notebook: notebooks/tiny.ipynb
+    parameters: {mode: {run: tiny/slow, file: weights.safetensors}}
+    runs:
+      only: {seed: 4}
+reports:
+  second_report:
+    title: A report on the second
+    notebook: notebooks/tiny_report.ipynb
+    of: [second]
+"""
+
+
+def with_second(tmp_path, second=SECOND):
+    return project.make(tmp_path / "two", project.STUDY.partition("reports:")[0].rstrip() + second)
+
+
+def test_a_run_may_take_a_file_of_an_earlier_run(tmp_path):
+    root = with_second(tmp_path)
+    study = plan.load(root / "study.yml")
+    *first, only, report = study.jobs("smoke", ["second_report"])
+    assert [job.id for job in first] == ["tiny/smoke-plain", "tiny/smoke-slow"]
+    taken = "runs/tiny/smoke-slow/weights.safetensors"
+    assert only.parameters == {"mode": taken, "seed": 4}
+    assert only.inputs == (root / "runs" / "tiny" / "smoke-slow",)
+    assert report.inputs == (only.folder,)
+
+    for job in (*first, only):
+        pretend_done(job)
+    assert plan.standing(only) == plan.State("done")
+    (first[1].folder / runs.RECORD).write_text("{}")
+    assert plan.standing(only).reasons == ("run tiny/smoke-slow is newer",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("tiny/slow", "tiny/dead", "takes a file of tiny/dead, which profile smoke does not make"),
+        ("tiny/slow", "second/only", "second takes a file of second, which must stand above it"),
+        ("tiny/slow", "other/run", "second takes a file of other, which must stand above it"),
+    ],
+)
+def test_a_file_of_a_run_that_nobody_makes_is_refused(tmp_path, old, new, problem):
+    root = with_second(tmp_path, SECOND.replace(old, new))
+    with pytest.raises(errors.ParameterError, match=problem):
+        plan.load(root / "study.yml")

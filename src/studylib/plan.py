@@ -25,6 +25,7 @@ _TOP = {"profiles", "experiments", "reports"}
 _EXPERIMENT = {"title", "notebook", "parameters", "runs", "profiles"}
 _PROFILE = {"parameters", "runs"}
 _REPORT = {"title", "notebook", "of", "files", "parameters", "profiles"}
+_RUN = "run"  # key of a parameter {run: EXPERIMENT/RUN, file: NAME}: a file that a run leaves
 _GIVEN = {"out_dir"}  # set by the runner, and no part of what a result depends on
 
 
@@ -47,7 +48,7 @@ class Job:
         that declares them; the notebook's own
         defaults hold for the rest.
     inputs : tuple of pathlib.Path
-        The folders of the runs that a report reads.
+        The folders of the runs that it reads: those of a report, or one whose file a run takes.
     files : tuple of pathlib.Path
         The files of the project that a report reads: a change in one makes it stale.
     """
@@ -117,6 +118,7 @@ class Plan:
             _choice("experiment", name, known)
         reports = [r for r in self.reports if r in wanted]
         read = {e for r in reports for e in self.reports[r]["of"]}
+        read |= {e for name in {*wanted, *read} & {*self.experiments} for e in self._takes(name)}
         made = [
             job
             for name in self.experiments
@@ -137,11 +139,34 @@ class Plan:
         special = spec["profiles"].get(profile, {})
         chosen = special.get("runs") or list(spec["runs"])
         common = {**spec["parameters"], **special.get("parameters", {})}
-        return [
-            self._job(name, f"{profile}-{run}", profile, {**common, **spec["runs"][run]})
-            for run in spec["runs"]
-            if run in chosen
-        ]
+        made = []
+        for run in (r for r in spec["runs"] if r in chosen):
+            given, inputs = self._files_of_runs({**common, **spec["runs"][run]}, profile)
+            made.append(self._job(name, f"{profile}-{run}", profile, given, inputs))
+        return made
+
+    def _takes(self, name: str) -> set[str]:
+        """The experiments of whose runs some run of this one takes a file."""
+        spec = self.experiments[name]
+        profiles = (special.get("parameters", {}) for special in spec["profiles"].values())
+        sets = (spec["parameters"], *profiles, *spec["runs"].values())
+        return {
+            value[_RUN].partition("/")[0]
+            for given in sets
+            for value in given.values()
+            if _is_file_of_run(value)
+        }
+
+    def _files_of_runs(self, parameters: dict, profile: str) -> tuple[dict, tuple[Path, ...]]:
+        """Put paths where parameters name a file of another run, and tell those runs' folders."""
+        given, inputs = dict(parameters), []
+        for name, value in parameters.items():
+            if _is_file_of_run(value):
+                experiment, _, run = value[_RUN].partition("/")
+                folder = self.runs_dir / experiment / f"{profile}-{run}"
+                inputs.append(folder)
+                given[name] = (folder / value["file"]).relative_to(self.root).as_posix()
+        return given, tuple(dict.fromkeys(inputs))
 
     def _report_job(self, name: str, profile: str) -> Job:
         spec = self.reports[name]
@@ -193,6 +218,8 @@ def load(path: Path | str) -> Plan:
     )
     for name, spec in plan.experiments.items():
         _check_experiment(plan, name, spec, path)
+    for name in plan.experiments:
+        _check_files_of_runs(plan, name, path)
     for name, spec in plan.reports.items():
         _check_report(plan, name, spec, path)
     return plan
@@ -213,6 +240,31 @@ def _check_experiment(plan: Plan, name: str, spec: dict, path: Path) -> None:
     for profile, special in spec["profiles"].items():
         inside = f"{where}, profile {profile}"
         special["runs"] = _names(special, "runs", path, inside, spec["runs"], "run")
+
+
+def _is_file_of_run(value) -> bool:
+    return isinstance(value, dict) and value.keys() == {_RUN, "file"}
+
+
+def _check_files_of_runs(plan: Plan, name: str, path: Path) -> None:
+    """Refuse a file of a run that is not made before: experiments are made in their order."""
+    before = list(plan.experiments)[: list(plan.experiments).index(name)]
+    for profile in plan.profiles:
+        for job in plan._experiment_jobs(name, profile):
+            for folder in job.inputs:
+                experiment = folder.parent.name
+                if experiment not in before:
+                    raise _bad(
+                        path, f"{name} takes a file of {experiment}, which must stand above it"
+                    )
+                made = {other.folder for other in plan._experiment_jobs(experiment, profile)}
+                if folder not in made:
+                    run = folder.name.removeprefix(f"{profile}-")
+                    raise _bad(
+                        path,
+                        f"{job.id} takes a file of {experiment}/{run}, which profile {profile} "
+                        "does not make",
+                    )
 
 
 def _check_report(plan: Plan, name: str, spec: dict, path: Path) -> None:
