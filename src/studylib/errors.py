@@ -83,6 +83,28 @@ NEEDS_ROOT = (
 MISSING_ROOT = "There is no folder {root}: expected the root of {name!r}, which holds {layout}."
 WRONG_LAYOUT = "{root} does not look like {name!r}: {problem}. Expected: {layout}."
 UNREADABLE_IMAGE = "Could not read the image {path}: {reason}. Replace or remove the file."
+OTHER_DOOR = (
+    "The data set {name!r} is not read this way: it holds {holds}, which datasets.{door} reads."
+)
+BAD_LINE = (
+    "{path}, line {number} is {line!r}, expected {expected}. Restore the file from your copy of "
+    "the set."
+)
+UNKNOWN_RACE = (
+    "{folder} is none of this set's groups, which are {choices}: rename or remove that folder."
+)
+NO_LANDMARKS = (
+    "The picture {path} is {width} x {height} px and {lists} has no landmarks for it: restore that "
+    "file, or bring pictures that are aligned already (112 x 112 px)."
+)
+NO_TEMPLATE = (
+    "{path}, line {number} names the template {template}, of which {media} lists no picture: "
+    "restore both files from one copy of the set."
+)
+OTHER_ORDER = (
+    "Line {number} of {path} is about the picture {found!r}, of {media} about {expected!r}: both "
+    "must list the same pictures in the same order, so restore them from one copy of the set."
+)
 BAD_GROUPS = "{path}: {problem}. Expected a CSV with a column {column} and any of {columns}."
 BAD_LABEL = (
     "{path}: the label {value!r} is none of the set's own, which go from {least} to {most}. "
@@ -108,6 +130,22 @@ NO_FACE = (
     "No face was found in {count} of {total} pictures of {name!r}, among them {example}. Above "
     "{allowed:.0%} this is probably not a set of frontal faces: check those pictures, or remove "
     "them."
+)
+BAD_RECORD = (
+    "{path}: the record at byte {position} cannot be read, for {problem}. The file was cut short "
+    "or damaged: copy it again from its source."
+)
+BAD_INDEX = (
+    "{path} does not fit its train.rec: {problem}. Restore it from the same copy of the set, or "
+    "remove it, so that the records are found without it."
+)
+BAD_PROPERTY = (
+    "{path} does not fit its train.rec: {problem}. Expected the number of identities, height and "
+    "width, such as 85742,112,112: restore the file from the same copy of the set."
+)
+BAD_BENCHMARK = (
+    "{path} is no verification set, for {problem}. Expected a pickle of a list of encoded pictures "
+    "(bytes), two a pair, and a list of booleans, and nothing else; nothing in the file was run."
 )
 
 # parameters
@@ -152,9 +190,55 @@ NOT_CALIBRATED = (
     "The activation quantiser {module} has seen no data: run quantize.calibrate on a calibration "
     "set before the network is used."
 )
+NOTHING_QUANTISED = (
+    "The network has no quantised weight to improve: give one from quantize.prepare with a "
+    "precision such as w8a8 or w4."
+)
+UNLIKE_ORIGINAL = (
+    "The original has no layer {layer!r} of the same shape: give the network that the quantised "
+    "one was prepared from."
+)
+NO_BITS = (
+    "There is no width for the layer {layer!r}: give one for each convolution and linear layer "
+    "of the network, and for no other."
+)
+SMALL_BUDGET = (
+    "A budget of {budget:,} bits is too small: the narrowest widths in the table need {least:,}. "
+    "Give more bits, or measure narrower widths."
+)
+BAD_LOSS = (
+    "The loss of {layer!r} at {bits} bits is {value}: evaluate must return finite numbers, the "
+    "same groups each time."
+)
+BAD_DEPTH = (
+    "depth is 18, 34, 50 or 100, or four numbers of blocks from 1 to {most} such as (1, 1, 1, 1), "
+    "got {value}."
+)
+NOT_A_NETWORK = (
+    "{path} is not a whole network of this study: {problem}. Write it again with models.save, or "
+    "name the right file."
+)
+NOT_AS_BUILT = (
+    "The network to save is not {name} with the settings {settings}: {problem}. Give the "
+    "architecture and the settings it was built with, and a network without masks or quantisers."
+)
+EXPORT_QUANTISED = (
+    "The network has activation quantisers, which a file cannot hold: give the plain network; its "
+    "activations are rounded by the int8 file itself."
+)
+EXPORT_FAILED = "Could not write {path}: {reason}. Name a file in a folder that can be written to."
+NO_RUN_NETWORK = (
+    "{folder} has no network to export: neither {file} nor a parameter that names one. Name a run "
+    "of an experiment that trains or compresses a recognition network."
+)
+NOT_ONNX = "{path} is no ONNX file that can be run: {reason}. Write it again with study export."
 BAD_SPARE = (
     "spare is the share of people kept for calibration: it must leave somebody on both sides, so "
     "between 0 and 1 for {people} people, got {value}."
+)
+FEW_OF_GROUP = (
+    "The group {group!r} has {found} faces to draw from, but its share of {n} is {wanted}: ask for "
+    "fewer faces, or give it a smaller share."
 )
 BAD_SIZE = "{what} must be at least {least}, got {value}."
 
@@ -163,6 +247,48 @@ BAD_SHARES = "The groups' shares must sum to 1, got {total:g}."
 NOT_ONE_OF = "{what} must be one of {known}, got {value}."
 BAD_FACE_SIZE = "Simulated faces are drawn from 32 to 128 pixels wide, got {value}."
 BAD_INTENSITY = "intensity must be (low, high) with 0 <= low <= high <= 1, got {value}."
+BAD_PAIR_COUNT = "Pairs of a group must be a multiple of {step}, at least {step}; got {value}."
+TOO_FEW_PAIRS = (
+    "Group {group} has a fold with {found} different {kind} pairs, but {wanted} are wanted: ask "
+    "for fewer pairs, or for more people or more pictures of each."
+)
+
+# packed faces
+BROKEN_IMAGE = (
+    "The image {item} of {origin!r} cannot be decoded: {reason}. Replace or remove it, or pack "
+    "with broken='skip', which leaves such images out and lists them."
+)
+NOTHING_TO_PACK = "{origin!r} holds no image that can be packed into {folder}: check its files."
+BAD_SOURCE = (
+    "The images of {origin!r} cannot be packed: {problem}. A source gives int64 labels from 0 on, "
+    "a name for each class, and different items."
+)
+NOT_PACKED_FACES = (
+    "{folder} holds no packed faces that can be read: {problem}. Name the folder that packed.pack "
+    "wrote, or pack the data set again."
+)
+DAMAGED_PACK = (
+    "{path} is not as it was packed: {problem}. Remove its folder and pack the data set again."
+)
+OTHER_PACK = (
+    "{folder} holds other packed faces than those asked for (another data set, size or policy): "
+    "name another folder, or remove it."
+)
+FOREIGN_FOLDER = (
+    "{folder} holds files, but no packed faces: name a new folder, so that nothing of yours is "
+    "overwritten."
+)
+CANNOT_PACK = (
+    "Could not write {path}: {reason}. Free some space, or name a folder on another disk; what is "
+    "packed so far is kept, and the next call goes on from there."
+)
+UNEVEN_BATCH = (
+    "A batch of {batch_size} images cannot be shared evenly by {world} processes: give a multiple."
+)
+BATCH_TOO_LARGE = (
+    "There are {found} images, too few for one batch of {batch_size}: lower batch_size."
+)
+BAD_RANK = "rank counts the {world} processes from 0, got {rank}."
 
 # the generator
 WRONG_GRAPH = (
@@ -258,6 +384,22 @@ FEW_OUTPUTS = (
 )
 DIVERGED = (
     "The training loss is {loss} after epoch {epoch}: training diverged. Lower lr (now {lr:g})."
+)
+OTHER_EMBEDDING = (
+    "The network's embeddings have {found} values, the head's class centres {wanted}: build the "
+    "head with embedding={found}."
+)
+NOT_A_CHECKPOINT = (
+    "{path} is not a whole checkpoint of this study: {problem}. Remove it to start the training "
+    "over."
+)
+OTHER_TRAINING = (
+    "{path} belongs to another training ({problem}). Name another folder, or remove that file to "
+    "start over."
+)
+BAD_CONFIG = (
+    "{path} is no configuration of a training: {problem}. Expected a JSON object with any of "
+    "{keys}."
 )
 
 # metrics

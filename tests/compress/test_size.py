@@ -1,6 +1,9 @@
+import io
 import zlib
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 from torch import nn
 
-from studylib import errors
+from studylib import errors, models
 from studylib.compress import cluster, prune, quantize, size, weights
 from studylib.models.fer_cnn import fer_cnn
 from tests.compress.test_prune import chain
@@ -344,3 +347,36 @@ def test_sface_sizes(sface, tmp_path):
     assert 0 < rest < 0.4
     # Rounding to 4 bits makes many weights zero, which the file is smaller for.
     assert 0.9 < packed["w4"] / (rest + kernels / 2e6) < 1
+
+
+PUBLISHED = Path(__file__).parents[2] / "book" / "published" / "quantface_verification.csv"
+
+
+def published_sizes():
+    """Rows (network, precision, size as printed) of QuantFace's table."""
+    table = pd.read_csv(PUBLISHED, dtype=str)
+    return list(table[["model", "precision", "size_mb"]].itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize(("name", "precision", "printed"), published_sizes())
+def test_nominal_sizes_are_those_that_quantface_reports(name, precision, printed):
+    """Parameters times bits within 1 %.
+
+    Of MobileFaceNet's file much is no parameter: statistics, and the names and padding of its 333
+    tensors. With these the size is the published one, to one unit of its last digit.
+    """
+    with torch.device("meta"):
+        model = models.build(name.replace("resnet", "iresnet"))
+    nominal = size.nominal_bytes(model, precision) / 1e6
+    if name != "mobilefacenet":
+        assert nominal == pytest.approx(float(printed), rel=0.01)
+        return
+    assert 0.9 < nominal / float(printed) < 1
+    file = io.BytesIO()
+    torch.save(models.build(name).state_dict(), file)
+    whole = nominal * file.tell() / (4 * sum(p.numel() for p in model.parameters()))
+    assert whole == pytest.approx(float(printed), abs=10.0 ** -len(printed.split(".")[1]))
+
+
+def test_quantface_has_twelve_rows():
+    assert len(published_sizes()) == 12

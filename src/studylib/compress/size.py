@@ -214,7 +214,7 @@ def save_packed(model: nn.Module, path: str | Path) -> int:
                 continue
             layout[key] = {"shape": list(value.shape)}
         tensors |= {f"{key}.{part}": _tensor(array) for part, array in arrays.items()}
-    about = {"format": _FORMAT, "layout": layout, "sha256": _digest(tensors, layout)}
+    about = {"format": _FORMAT, "layout": layout, "sha256": digest(tensors, layout)}
     # One entry: several would be written in another order each time.
     about = {_KEY: json.dumps(about)}
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -285,14 +285,14 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict]:
         raise errors.DataError(errors.NOT_PACKED.format(path=path, problem=problem)) from None
     if about.get("format") != _FORMAT:
         problem = f"its format is {about.get('format')}, not {_FORMAT}"
-    elif about.get("sha256") != _digest(state, about.get("layout")):
+    elif about.get("sha256") != digest(state, about.get("layout")):
         problem = "its content does not match its checksum"
     else:
         return state, about["layout"]
     raise errors.DataError(errors.NOT_PACKED.format(path=path, problem=problem))
 
 
-def _digest(tensors: dict[str, torch.Tensor], layout: dict | None) -> str:
+def digest(tensors: dict[str, torch.Tensor], layout: dict | None) -> str:
     """SHA-256 of everything a file holds."""
     content = hashlib.sha256(json.dumps(layout, sort_keys=True).encode())
     for key in sorted(tensors):
