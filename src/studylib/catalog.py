@@ -17,7 +17,9 @@ class Entry:
     Attributes
     ----------
     name, title, kind, tier, licence, citation : str
-        `kind` is faces, network, detector or generator; `tier` embedded, open or gated.
+        `kind` is faces, pairs (faces with a verification protocol), identities (to train on),
+        templates (a protocol on sets of pictures), network, detector or generator; `tier` is
+        embedded, open or gated.
     showable : bool
         Whether its pictures may appear in a published page.
     get : str
@@ -53,6 +55,39 @@ def wheels(*names: str) -> list[str]:
 
 def _entries(*entries: Entry) -> dict[str, Entry]:
     return {entry.name: entry for entry in entries}
+
+
+def _benchmark(name: str, title: str, citation: str, labels: str, licence: str, get: str) -> Entry:
+    """One of the .bin verification files that InsightFace hands around, all read alike."""
+    return Entry(
+        name=name,
+        title=f"{title}, as a .bin file",
+        kind="pairs",
+        tier="gated",
+        licence=f"{licence}; the .bin file is a copy by others and carries no terms of its own. "
+        "Nothing is copied, and the book does not show them",
+        showable=False,
+        citation=citation,
+        get=get,
+        labels=labels,
+        size_mb=0.0,
+        reader="studylib.datasets.benchmarks",
+    )
+
+
+def _lfw_like(name: str, title: str, citation: str, protocol: str, licence: str) -> Entry:
+    """One of LFW and its offspring: nobody is named in the file, and there are no groups."""
+    return _benchmark(
+        name,
+        title,
+        citation,
+        f"None: {protocol}. The file names nobody: who is the same person is known only from its "
+        "genuine pairs",
+        licence,
+        f"Obtain {title} by its owners' terms, and pass the path of {name}.bin (pictures aligned "
+        "to 112 x 112 px, a pickle of bytes and booleans, which is read without unpickling "
+        "anything else) as data_root",
+    )
 
 
 ENTRIES = _entries(
@@ -153,6 +188,195 @@ ENTRIES = _entries(
         "person of its own",
         size_mb=0.0,
         reader="studylib.datasets.expression_folder",
+    ),
+    Entry(
+        name="unlabelled",
+        title="Your own faces without any label, to calibrate or to distil with",
+        kind="faces",
+        tier="open",
+        licence="Yours to know; nothing is copied or sent, and the book does not show them",
+        showable=False,
+        citation="None",
+        get="Put pictures (jpg, png) into ROOT, at any depth, and pass ROOT as data_root; where "
+        "all are 112 x 112 px they count as aligned already",
+        labels="None; every picture counts as a person of its own, so nothing can be verified",
+        size_mb=0.0,
+        reader="studylib.datasets.unlabelled",
+    ),
+    Entry(
+        name="rfw",
+        title="RFW, Racial Faces in the Wild: pictures and lists of pairs",
+        kind="pairs",
+        tier="gated",
+        licence="By signed request to its owners, for non-commercial research; drawn from "
+        "MS-Celeb-1M, which its publisher withdrew. Nothing is copied, and the book does not show "
+        "them",
+        showable=False,
+        citation="Wang, Deng, Hu, Tao and Huang, Racial faces in the wild: reducing racial bias by "
+        "information maximization adaptation network, ICCV 2019",
+        get="Ask the owners for it, unpack test/data and test/txts into one folder, and pass it as "
+        "data_root",
+        labels="Four groups (african, asian, caucasian, indian), assigned by its authors from "
+        "nationality and by a classifier, not self-reported; twelve people are listed in two "
+        "groups. 6,000 pairs a group, half genuine, impostors within the group and chosen to be "
+        "alike. MS1M training sets share people with it",
+        size_mb=0.0,
+        reader="studylib.datasets.rfw",
+    ),
+    _benchmark(
+        "rfw_bin",
+        "RFW, one file a group (African_test.bin and so on)",
+        "Wang, Deng, Hu, Tao and Huang, Racial faces in the wild: reducing racial bias by "
+        "information maximization adaptation network, ICCV 2019",
+        "The four groups of RFW, by the file names; nobody is named in the files: who is the same "
+        "person is known only from genuine pairs",
+        "By signed request to RFW's owners, for non-commercial research",
+        "Ask RFW's owners for it, put African_test.bin, Asian_test.bin, Caucasian_test.bin and "
+        "Indian_test.bin into one folder, and pass it as data_root",
+    ),
+    _lfw_like(
+        "lfw",
+        "Labeled Faces in the Wild",
+        "Huang, Ramesh, Berg and Learned-Miller, Labeled faces in the wild, University of "
+        "Massachusetts Amherst technical report 07-49, 2007",
+        "6,000 pairs, half genuine",
+        "Press photographs, public for research",
+    ),
+    _lfw_like(
+        "cfp_fp",
+        "Celebrities in Frontal-Profile, frontal against profile",
+        "Sengupta, Chen, Castillo, Patel, Chellappa and Jacobs, Frontal to profile face "
+        "verification in the wild, WACV 2016",
+        "7,000 pairs, half genuine",
+        "Public for research",
+    ),
+    _lfw_like(
+        "agedb_30",
+        "AgeDB, pairs 30 years apart",
+        "Moschoglou, Papaioannou, Sagonas, Deng, Kotsia and Zafeiriou, AgeDB: the first manually "
+        "collected, in-the-wild age database, CVPR workshops 2017",
+        "6,000 pairs, half genuine",
+        "On request to its owners, for non-commercial research",
+    ),
+    _lfw_like(
+        "calfw",
+        "Cross-Age LFW",
+        "Zheng, Deng and Hu, Cross-Age LFW, arXiv 1708.08197, 2017",
+        "6,000 pairs, half genuine",
+        "Public for research",
+    ),
+    _lfw_like(
+        "cplfw",
+        "Cross-Pose LFW",
+        "Zheng and Deng, Cross-Pose LFW, Beijing University of Posts and Telecommunications "
+        "technical report 18-01, 2018",
+        "6,000 pairs, half genuine",
+        "Public for research",
+    ),
+    *(
+        Entry(
+            name=name,
+            title=f"{title} in the InsightFace release: templates, media and pairs",
+            kind="templates",
+            tier="gated",
+            licence="By agreement with its distributor (NIST), for research; the release in this "
+            "layout is a copy by others. Nothing is copied, and the book does not show them",
+            showable=False,
+            citation=citation,
+            get=f"Obtain {title} by its distributor's terms, bring it into the InsightFace layout "
+            f"(loose_crop and meta with {name}_face_tid_mid.txt, {name}_name_5pts_score.txt and "
+            f"{name}_template_pair_label.txt), and pass its folder as data_root",
+            labels="None in these lists; pairs compare templates of several pictures, so nothing "
+            "is known of single pictures",
+            size_mb=0.0,
+            reader="studylib.datasets.ijbc",
+        )
+        for name, title, citation in (
+            (
+                "ijbb",
+                "IJB-B",
+                "Whitelam et al., IARPA Janus Benchmark-B face dataset, CVPR workshops 2017",
+            ),
+            (
+                "ijbc",
+                "IJB-C",
+                "Maze et al., IARPA Janus Benchmark-C: face dataset and protocol, ICB 2018",
+            ),
+        )
+    ),
+    *(
+        Entry(
+            name=name,
+            title=f"{title}: training pictures by group and identity",
+            kind="identities",
+            tier="gated",
+            licence="By signed request to its owners, for non-commercial research; drawn from "
+            "MS-Celeb-1M, which its publisher withdrew. Nothing is copied, and the book does not "
+            "show them",
+            showable=False,
+            citation="Wang, Zhang and Deng, Meta balanced network for fair face recognition, IEEE "
+            "TPAMI 2022",
+            get="Ask the owners for it, unpack it to ROOT/<race>/<id>/<picture>.jpg (aligned to "
+            "112 x 112 px, as the papers did), and pass ROOT as data_root",
+            labels="Four groups (african, asian, caucasian, indian) by the folders, assigned by "
+            f"its authors and not self-reported; {shares}. Its authors say that it shares nobody "
+            "with RFW",
+            size_mb=0.0,
+            reader="studylib.datasets.identities",
+        )
+        for name, title, shares in (
+            ("bupt_balancedface", "BUPT-Balancedface", "7,000 identities in each"),
+            ("bupt_globalface", "BUPT-Globalface", "shares as in the world's population"),
+        )
+    ),
+    Entry(
+        name="identity_folder",
+        title="Your own training pictures, a folder an identity",
+        kind="identities",
+        tier="open",
+        licence="Yours to know; nothing is copied but into the packed folder you name, and the "
+        "book does not show them",
+        showable=False,
+        citation="None",
+        get="Make ROOT/<id>/<picture>.jpg (png) or ROOT/<group>/<id>/<picture>.jpg, of aligned "
+        "faces, and pass ROOT as data_root",
+        labels="The groups are the upper folders' names, and who assigned them is yours to state",
+        size_mb=0.0,
+        reader="studylib.datasets.identities",
+    ),
+    *(
+        Entry(
+            name=name,
+            title=f"{title}, as an InsightFace training record",
+            kind="identities",
+            tier="gated",
+            licence=licence,
+            showable=False,
+            citation=citation,
+            get="Put train.rec, train.idx and property into one folder and pass it as data_root",
+            labels="None: identities by number",
+            size_mb=0.0,
+            reader="studylib.datasets.records",
+        )
+        for name, title, licence, citation in (
+            (
+                "ms1mv2",
+                "MS1MV2 (MS1M-ArcFace)",
+                "None that is valid: cleaned from MS-Celeb-1M, which its publisher withdrew. Use "
+                "of a copy you hold is yours to answer for; nothing is copied, and the book does "
+                "not show it",
+                "Guo, Zhang, Hu, He and Gao, MS-Celeb-1M, ECCV 2016; cleaned by Deng, Guo, Xue "
+                "and Zafeiriou, ArcFace, CVPR 2019",
+            ),
+            (
+                "casia_webface",
+                "CASIA-WebFace",
+                "By agreement with its owners, for non-commercial research; the record is a copy "
+                "by others. Nothing is copied, and the book does not show it",
+                "Yi, Lei, Liao and Li, Learning face representation from scratch, arXiv "
+                "1411.7923, 2014",
+            ),
+        )
     ),
     Entry(
         name="simfaces",

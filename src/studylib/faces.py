@@ -120,14 +120,15 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises
     ------
     DataError
-        If the file is missing, cut short or not an image; the message names it.
+        If the file is missing, cut short, not an image, or by its header of more than 179 million
+        pixels (Pillow's limit, told before anything is decoded); the message names it.
     """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{image.mode} pixels: only 8 bits a channel are understood")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as problem:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
         raise errors.DataError(
             errors.UNREADABLE_IMAGE.format(path=path, reason=problem)
         ) from problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from studylib import errors
@@ -21,6 +22,33 @@ def unlike(root: Path, name: str, absent: list[Path], layout: str) -> errors.Dat
     """Make the error that names the first of some missing files."""
     problem = f"{absent[0].relative_to(root)} is missing ({len(absent)} such files)"
     return wrong_layout(root, name, problem, layout)
+
+
+def lines(root: Path, name: str, path: Path, layout: str) -> list[tuple[int, str]]:
+    """Read a set's text file: the lines that are not empty, stripped, with their numbers from 1.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or is not UTF-8 text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        raise wrong_layout(root, name, f"{path.relative_to(root)} is missing", layout) from None
+    except UnicodeDecodeError as problem:
+        reason = f"{path.relative_to(root)} cannot be read ({problem})"
+        raise wrong_layout(root, name, reason, layout) from problem
+    numbered = ((number, line.strip()) for number, line in enumerate(text.split("\n"), 1))
+    return [(number, line) for number, line in numbered if line]
+
+
+def bad_line(path: Path, number: int, line: str, expected: str) -> errors.DataError:
+    """Make the error that shows one line of a set's text file, cut where it is very long."""
+    shown = line if len(line) <= 80 else line[:77] + "..."
+    return errors.DataError(
+        errors.BAD_LINE.format(path=path, number=number, line=shown, expected=expected)
+    )
 
 
 def with_groups(
@@ -84,6 +112,16 @@ def bad_groups(path: Path, problem: str, column: str = "subject") -> errors.Data
             path=path, problem=problem, column=column, columns=", ".join(GROUP_COLUMNS)
         )
     )
+
+
+def folds(n: int, count: int = 10) -> np.ndarray:
+    """Cut n pairs in file order into folds, as scikit-learn's KFold does without shuffling.
+
+    >>> folds(7, 3).tolist()
+    [0, 0, 0, 1, 1, 2, 2]
+    """
+    sizes = [len(part) for part in np.array_split(np.empty(n), count)]
+    return np.repeat(np.arange(count), sizes)
 
 
 def counted(what: str, values: pd.Series) -> str:
