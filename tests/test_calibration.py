@@ -1,7 +1,10 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from studylib import calibration, errors
+from studylib.synthetic import generated, simfaces
 
 
 def test_real_faces_are_drawn_from_those_set_aside(orl):
@@ -32,3 +35,76 @@ def test_nobody_set_aside():
 def test_no_faces_asked_for():
     with pytest.raises(errors.ParameterError, match="n_calibration must be at least 1, got 0"):
         calibration.faces("noise", 0, real=None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    return simfaces.faces(40, 2, size=32, seed=0)
+
+
+def test_noise_of_another_size():
+    noise = calibration.faces("noise", 3, real=None, seed=1, size=48)
+    assert noise.images.shape == (3, 3, 48, 48) and noise.images.dtype == torch.uint8
+
+
+def test_generated_faces_of_another_size_are_the_same_faces_shrunk():
+    large = generated.faces(2, seed=0)
+    small = calibration.faces("synthetic", 2, real=None, seed=0, size=56)
+    assert torch.equal(calibration.faces("synthetic", 2, real=None, seed=0).images, large.images)
+    assert small.images.shape == (2, 3, 56, 56) and small.table.equals(large.table)
+    means = torch.nn.functional.avg_pool2d(large.images.float(), 2)
+    assert (small.images.float() - means).abs().mean() < 3
+
+
+def test_a_composition_has_its_shares_and_its_size(grouped):
+    shares = {"A": 0.5, "B": 0.25, "C": 0.25}
+    drawn = calibration.composed(grouped, 16, shares, seed=3)
+    assert drawn.table["group"].value_counts().to_dict() == {"A": 8, "B": 4, "C": 4}
+    assert drawn.table["item"].is_unique and drawn.origin == grouped.origin
+    where = grouped.table.set_index("item").index.get_indexer(drawn.table["item"])
+    assert torch.equal(drawn.images, grouped.images[torch.from_numpy(where)])
+    again, other = (calibration.composed(grouped, 16, shares, seed=s) for s in (3, 4))
+    assert torch.equal(again.images, drawn.images) and not again.table.equals(other.table)
+
+
+def test_a_composition_is_not_sorted_by_group(grouped):
+    names = calibration.composed(grouped, 30, {"A": 0.5, "B": 0.5}, seed=0).table["group"]
+    assert (names != names.shift()).sum() > 5
+
+
+def test_a_groups_draw_does_not_depend_on_the_other_groups(grouped):
+    with_b = calibration.composed(grouped, 10, {"A": 0.5, "B": 0.5}, seed=0).table
+    with_c = calibration.composed(grouped, 10, {"C": 0.5, "A": 0.5}, seed=0).table
+    drawn = [set(t.loc[t["group"] == "A", "item"]) for t in (with_b, with_c)]
+    assert drawn[0] == drawn[1]
+
+
+def test_other_group_columns_compose_too(grouped):
+    drawn = calibration.composed(grouped, 6, {"f-like": 1.0}, seed=0, column="gender")
+    assert set(drawn.table["gender"]) == {"f-like"} and len(drawn) == 6
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 500), st.lists(st.integers(1, 50), min_size=1, max_size=6))
+def test_counts_are_whole_sum_up_and_lie_next_to_the_shares(n, parts):
+    shares = {str(i): part / sum(parts) for i, part in enumerate(parts)}
+    counts = calibration._counts(n, shares)
+    assert sum(counts.values()) == n
+    assert all(abs(counts[g] - n * share) < 1 + 1e-5 for g, share in shares.items())
+
+
+def test_compositions_that_cannot_be(grouped):
+    def message(*args, **options):
+        with pytest.raises(errors.ParameterError) as caught:
+            calibration.composed(grouped, *args, seed=0, **options)
+        return str(caught.value)
+
+    assert message(4, {"A": 0.5}) == errors.BAD_SHARES.format(total=0.5)
+    assert message(4, {"A": 1.5, "B": -0.5}) == errors.NOT_A_FRACTION.format(what="A", value=1.5)
+    assert message(0, {"A": 1.0}).startswith("n_calibration must be at least 1")
+    assert message(4, {"E": 1.0}).startswith("Unknown group 'E'. Choose one of: A, B")
+    assert message(4, {"x": 1.0}, column="race").startswith("Unknown group column 'race'")
+    count = (grouped.table["group"] == "A").sum()
+    assert message(count + 1, {"A": 1.0}) == errors.FEW_OF_GROUP.format(
+        group="A", found=count, wanted=count + 1, n=count + 1
+    )

@@ -1,11 +1,15 @@
+import copy
+
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from studylib import distill
+from studylib import distill, errors
 from studylib.compress import quantize
 from studylib.faces import Faces
-from tests.compress.test_quantize import Tiny, images, tiny  # noqa: F401 - fixtures
+from tests.compress.test_quantize import Tiny, images, quantface, tiny  # noqa: F401 - fixtures
 
 
 def as_faces(images):  # noqa: F811
@@ -91,3 +95,184 @@ def test_targets_are_the_embeddings_of_the_face_and_of_its_mirror(tiny, images):
     normalize = torch.nn.functional.normalize
     torch.testing.assert_close(wanted[:, 0], normalize(tiny(images)))
     torch.testing.assert_close(wanted[:, 1], normalize(tiny(images.flip(-1))))
+
+
+def test_the_real_schedule_is_constant(tiny, images):  # noqa: F811
+    log = train(student_of(tiny, images), tiny, images, steps=11, batch_size=4, schedule="real")
+    assert log["lr"].tolist() == [0.1] * 11
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("real", 2), ("synthetic", 22)])
+def test_without_a_number_of_steps_the_schedule_counts_its_passes(tiny, images, schedule, steps):  # noqa: F811
+    log = train(student_of(tiny, images), tiny, images, steps=None, batch_size=3, schedule=schedule)
+    assert len(log) == steps == distill.schedule_steps(8, 3, schedule)
+    assert (log["lr"] < 0.05).sum() == (2 if schedule == "synthetic" else 0)
+
+
+def test_both_of_the_papers_schedules_come_to_as_many_steps():
+    """5,822,653 faces once, 528,227 eleven times, in batches of 512."""
+    assert distill.schedule_steps(5_822_653, distill.BATCH, "real") == 11_372
+    assert distill.schedule_steps(528_227, distill.BATCH, "synthetic") == 11 * 1_031 == 11_341
+    assert distill.schedule_steps(5, 512, "real") == 1  # a batch of all there are
+
+
+def test_the_papers_settings():
+    assert distill.QUANTFACE._asdict() == {
+        "observer": "minmax",
+        "clip_grad": False,
+        "range_steps": 299,
+        "train_norm": True,
+        "dropout": True,
+    }
+    assert (distill.LR, distill.BATCH, distill.MOMENTUM) == (0.1, 512, 0.9)
+    assert (distill.WEIGHT_DECAY, distill.MAX_GRADIENT_NORM) == (5e-4, 5.0)
+    assert all(distill.SOUND._asdict()[k] != v for k, v in distill.QUANTFACE._asdict().items())
+
+
+class Published(nn.Module):
+    """QuantFace's quantised network, written independently of the library for one architecture."""
+
+    def __init__(self, tiny, bits):  # noqa: F811
+        super().__init__()
+        self.net, self.bits = copy.deepcopy(tiny), bits
+        self.ranges = {"act": [torch.zeros(()), torch.zeros(())]}
+        self.ranges["add"] = list(self.ranges["act"])
+        self.live = True
+
+    def weight(self, layer):
+        w = layer.weight
+        shape = (-1, *[1] * (w.dim() - 1))
+        flat = w.detach().flatten(1)
+        return quantface(w, flat.amin(1).view(shape), flat.amax(1).view(shape), self.bits)[0]
+
+    def activation(self, name, x):
+        if self.live:
+            low, high = self.ranges[name]
+            self.ranges[name] = [
+                torch.min(low, x.detach().min()),
+                torch.max(high, x.detach().max()),
+            ]
+        return quantface(x, *self.ranges[name], self.bits)[0]
+
+    def forward(self, x):
+        net = self.net
+        slopes = net.act.weight
+        slopes, _ = quantface(slopes, slopes.detach().min(), slopes.detach().max(), self.bits)
+        x = net.norm(F.conv2d(x.float() / 64, self.weight(net.conv), net.conv.bias, padding=1))
+        x = self.activation("act", F.prelu(x, slopes))
+        y = F.conv2d(x, self.weight(net.again), net.again.bias, padding=1)
+        return F.linear(
+            self.activation("add", y + x).mean((2, 3)), self.weight(net.fc), net.fc.bias
+        )
+
+
+@pytest.mark.parametrize("bits", [8, 6])
+def test_training_is_quantfaces_step_by_step(tiny, images, bits):  # noqa: F811
+    """Ranges found in the first steps, then frozen; compared with a loop of the test's own."""
+    tiny.act.weight.data = torch.tensor([0.1, 0.21, 0.26, 0.43])  # none of them halfway
+    faces, wanted = as_faces(images), distill.targets(tiny, as_faces(images))
+    settings = distill.QUANTFACE._replace(range_steps=3)
+    student, log = distill.quantise(
+        tiny, f"w{bits}a{bits}", faces, settings=settings, steps=6, batch_size=4, seed=5
+    )
+    peer, losses = Published(tiny, bits).train(), []
+    sgd = torch.optim.SGD(
+        peer.parameters(), 0.1 * 4 / 512, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    for step, (chosen, mirrored) in enumerate(distill._draws(8, 4, 6, seed=5)):
+        peer.live = step < 3
+        pictures = images[chosen]
+        pictures[mirrored > 0] = pictures[mirrored > 0].flip(-1)
+        loss = (F.normalize(peer(pictures)) - wanted[chosen, mirrored]).pow(2).mean()
+        sgd.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(peer.parameters(), 5.0)
+        sgd.step()
+        losses.append(loss.item())
+    assert log["loss"].tolist() == pytest.approx(losses, rel=1e-3)
+    for quantizer, (low, high) in zip(
+        quantize.activation_quantizers(student), peer.ranges.values(), strict=True
+    ):
+        assert quantizer.batches == 3
+        assert quantizer.low.item() == pytest.approx(low.item(), rel=1e-4)
+        assert quantizer.high.item() == pytest.approx(high.item(), rel=1e-4)
+    originals = dict(student.named_parameters())
+    for name in ("conv", "again", "fc", "act"):
+        ours = originals[f"{name}.parametrizations.weight.original"]
+        theirs = peer.net.get_submodule(name).weight
+        assert not torch.equal(theirs, tiny.get_submodule(name).weight)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_each_setting_can_be_changed_alone(tiny, images):  # noqa: F811
+    faces = as_faces(images)
+
+    def weights_after(**changes):
+        settings = distill.QUANTFACE._replace(range_steps=1, **changes)
+        student, _ = distill.quantise(tiny, "w3a3", faces, settings=settings, steps=4, lr=0.05)
+        return student.conv.parametrizations.weight.original
+
+    usual = weights_after()
+    assert torch.equal(usual, weights_after())
+    for change in ({"clip_grad": True}, {"train_norm": False}):
+        assert not torch.equal(usual, weights_after(**change)), change
+    moving = distill.QUANTFACE._replace(observer="ema", range_steps=4)
+    widening = moving._replace(observer="minmax")
+    ranges = [
+        [q.high.item() for q in quantize.activation_quantizers(student)]
+        for student, _ in (
+            distill.quantise(tiny, "w4a4", faces, settings=s, steps=4, batch_size=2, lr=0.05)
+            for s in (moving, widening)
+        )
+    ]
+    assert ranges[0] != ranges[1]
+
+
+def test_dropout_is_the_students_alone_and_can_be_off(tiny, images):  # noqa: F811
+    teacher = nn.Sequential(tiny, nn.Dropout(0.5)).eval()
+    for dropout in (True, False):
+        student, seen = student_of(teacher, images), []
+        student[1].register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.append(torch.equal(inputs[0], output))
+        )
+        train(student, teacher, images, steps=2, batch_size=4, dropout=dropout)
+        assert seen == [not dropout] * 2
+        assert not student.training
+
+
+def test_the_rate_follows_the_batch(tiny, images):  # noqa: F811
+    faces = as_faces(images)
+    _, log = distill.quantise(tiny, "w8a8", faces, steps=1, batch_size=4)
+    assert log["lr"][0] == pytest.approx(0.1 * 4 / 512)
+    _, log = distill.quantise(tiny, "w8a8", faces, steps=1)  # 512, but there are only 8 faces
+    assert log["lr"][0] == pytest.approx(0.1 * 8 / 512)
+
+
+def test_sound_settings_take_ranges_from_the_calibration_set(tiny, images):  # noqa: F811
+    dark = as_faces(images // 8)
+    student, _ = distill.quantise(
+        tiny, "w8a8", as_faces(images), settings=distill.SOUND, calibration=dark, steps=1, lr=0.0
+    )
+    expected = quantize.prepare(tiny, "w8a8", observer="ema")
+    quantize.calibrate(expected, dark.images)
+    found, wanted = (
+        [(q.low, q.high) for q in quantize.activation_quantizers(m)] for m in (student, expected)
+    )
+    assert found == wanted
+
+
+def test_ranges_that_nothing_found(tiny, images):  # noqa: F811
+    with pytest.raises(errors.ParameterError) as caught:
+        train(quantize.prepare(tiny, "w8a8"), tiny, images, steps=1)
+    assert str(caught.value) == errors.NOT_CALIBRATED.format(module="act")
+
+
+def test_unknown_schedule_and_no_steps(tiny, images):  # noqa: F811
+    with pytest.raises(errors.ParameterError, match="Unknown schedule 'fast'"):
+        train(student_of(tiny, images), tiny, images, steps=1, schedule="fast")
+    with pytest.raises(errors.ParameterError, match="Unknown schedule 'fast'"):
+        train(student_of(tiny, images), tiny, images, steps=None, schedule="fast")
+    with pytest.raises(errors.ParameterError, match="steps must be at least 1, got 0"):
+        train(student_of(tiny, images), tiny, images, steps=0)
+    with pytest.raises(errors.ParameterError, match="batch_size must be at least 1, got 0"):
+        train(student_of(tiny, images), tiny, images, steps=1, batch_size=0)

@@ -1,13 +1,19 @@
-"""Calibration sets: the unlabelled faces from which a quantised network takes its ranges."""
+"""Calibration sets: the unlabelled faces from which a quantised network takes its ranges.
+
+`faces` draws them from a source, `composed` with given shares of the groups: sets of one size and
+several compositions show what the composition does.
+"""
 
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pandas as pd
 import torch
 
 from studylib import align, errors
-from studylib.faces import Faces
+from studylib.faces import GROUP_COLUMNS, Faces
 from studylib.synthetic import generated
 
 SOURCES = ("real", "synthetic", "noise")
@@ -19,6 +25,7 @@ def faces(
     *,
     real: Faces | None,
     seed: int,
+    size: int = align.SIZE,
     device="cpu",
 ) -> Faces:
     """A calibration set of `n` faces, or of all there are.
@@ -33,6 +40,8 @@ def faces(
         The real faces to draw from; None if nobody was set aside.
     seed : int
         Of the draw, the generator or the noise.
+    size : int
+        Edge of generated faces (shrunk from 112 px) and of noise; real faces keep theirs.
     device : str or torch.device
         Where faces are generated.
 
@@ -42,17 +51,90 @@ def faces(
         Unknown source, n below 1, or real faces wanted where there are none.
     """
     errors.one_of("calibration source", source, SOURCES)
-    errors.at_least(1, n_calibration=n)
+    errors.at_least(1, n_calibration=n, size=size)
     if source == "real" and real is None:
         raise errors.ParameterError(errors.NOBODY_SPARE)
     if source == "real":
         return real.sample(n, seed)
     if source == "synthetic":
-        return generated.faces(n, seed=seed, device=device)
-    return _noise(n, seed)
+        return _resized(generated.faces(n, seed=seed, device=device), size)
+    return _noise(n, seed, size)
 
 
-def _noise(n: int, seed: int) -> Faces:
-    pixels = np.random.default_rng(seed).integers(0, 256, (n, 3, align.SIZE, align.SIZE), np.uint8)
+def composed(
+    source: Faces, n: int, shares: dict[str, float], *, seed: int, column: str = "group"
+) -> Faces:
+    """Draw a calibration set in which each group has a given share.
+
+    Parameters
+    ----------
+    source : Faces
+        Faces to draw from, each at most once.
+    n : int
+        Faces wanted. Shares that do not divide it are rounded by their largest remainders.
+    shares : dict
+        Group -> share, 0 to 1, summing to 1; groups that are not named are left out.
+    seed : int
+        Of the draw. A group's faces depend on its name, count and the seed, not on other groups.
+    column : str
+        The group column that holds the names.
+
+    Returns
+    -------
+    Faces
+        n faces in random order, so that no group comes last in a moving average of ranges.
+
+    Raises
+    ------
+    ParameterError
+        A column or group that the faces do not have, shares that are none, fewer faces of a group
+        than its share asks for.
+
+    Examples
+    --------
+    >>> from studylib.synthetic import simfaces
+    >>> source = simfaces.faces(24, 2, seed=0)
+    >>> composed(source, 8, {"A": 0.75, "B": 0.25}, seed=0).table["group"].value_counts().to_dict()
+    {'A': 6, 'B': 2}
+    """
+    errors.at_least(1, n_calibration=n)
+    errors.one_of("group column", column, set(source.table) & set(GROUP_COLUMNS))
+    errors.fraction(**shares)
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise errors.ParameterError(errors.BAD_SHARES.format(total=sum(shares.values())))
+    names = source.table[column]
+    chosen = []
+    for group, count in _counts(n, shares).items():
+        errors.one_of(column, group, set(names.dropna()))
+        members = np.flatnonzero(names == group)
+        if len(members) < count:
+            raise errors.ParameterError(
+                errors.FEW_OF_GROUP.format(group=group, found=len(members), wanted=count, n=n)
+            )
+        rng = np.random.default_rng([seed, *group.encode()])
+        chosen.append(rng.permutation(members)[:count])
+    return source.take(np.random.default_rng(seed).permutation(np.concatenate(chosen)))
+
+
+def _counts(n: int, shares: dict[str, float]) -> dict[str, int]:
+    """Whole numbers that sum to n, nearest to the shares by largest remainder."""
+    exact = {group: round(n * share, 6) for group, share in shares.items()}
+    counts = {group: int(value) for group, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda group: counts[group] - exact[group])
+    for group in by_remainder[: n - sum(counts.values())]:
+        counts[group] += 1
+    return counts
+
+
+def _resized(given: Faces, size: int) -> Faces:
+    if given.images.shape[-1] == size:
+        return given
+    pictures = given.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    resized = [align.resize(picture, size=size, grey=False) for picture in pictures]
+    return dataclasses.replace(given, images=torch.stack(resized))
+
+
+def _noise(n: int, seed: int, size: int) -> Faces:
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, 3, size, size), np.uint8)
     names = [f"noise-{seed}-{i:06d}" for i in range(n)]
     return Faces(torch.from_numpy(pixels), pd.DataFrame({"item": names, "subject": names}), "noise")

@@ -2,14 +2,25 @@
 
 Quantisation-aware training as in QuantFace (Boutros, Damer and Kuijper 2022): the quantised network
 starts from the full-precision one's weights and is trained to give the same normalised embedding
-for every face, by SGD with Nesterov momentum. Unlike in the paper's code, activation ranges come
-from a calibration set and are frozen unless `range_steps` lets them widen in the first steps; and
-batch normalisation can be told to keep its statistics (`train_norm`), which small batches need.
+for every face, by SGD with Nesterov momentum. `quantise` does all of it; its `Settings` name what
+the paper's code does out of the ordinary, each beside the usual choice:
+
+    setting       QUANTFACE                           SOUND
+    observer      minmax: ranges only ever widen      ema: a moving average
+    clip_grad     False: clipped values get gradient  True: they get none
+    range_steps   299: found while training           0: from a calibration set, then frozen
+    train_norm    True: statistics keep moving        False: the teacher's stay
+    dropout       True: active in the student only    False: off, as in the teacher
+
+`match_embeddings` is the training alone. Its `SCHEDULES` are the paper's two: one pass over the
+teacher's own training set at a constant rate, or eleven over a tenth as many generated faces, the
+last at a tenth of the rate. Both come to as many steps.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,14 +28,123 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studylib import embed
+from studylib import embed, errors
 from studylib.compress import quantize
 from studylib.faces import Faces
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 MAX_GRADIENT_NORM = 5.0
-LAST_PART = 10 / 11  # of the steps, after which the rate falls tenfold, as in QuantFace's 11 epochs
+LR, BATCH = 0.1, 512  # the paper's rate, and the batch (4 GPUs, 128 faces each) that it is for
+
+
+class Schedule(NamedTuple):
+    """Passes over the faces, and how many of them, at the end, have a tenth of the rate."""
+
+    epochs: int
+    slow: int
+
+
+SCHEDULES = {"real": Schedule(1, 0), "synthetic": Schedule(11, 1)}
+
+
+class Settings(NamedTuple):
+    """Choices of quantisation-aware training; `_replace` changes one and keeps the rest.
+
+    Attributes
+    ----------
+    observer, clip_grad
+        Of `quantize.prepare`.
+    range_steps, train_norm, dropout
+        Of `match_embeddings`. With range_steps 0, ranges come from a calibration set beforehand.
+    """
+
+    observer: str
+    clip_grad: bool
+    range_steps: int
+    train_norm: bool
+    dropout: bool
+
+
+QUANTFACE = Settings("minmax", clip_grad=False, range_steps=299, train_norm=True, dropout=True)
+SOUND = Settings("ema", clip_grad=True, range_steps=0, train_norm=False, dropout=False)
+
+
+def quantise(
+    teacher: nn.Module,
+    precision: str,
+    faces: Faces,
+    *,
+    settings: Settings = QUANTFACE,
+    schedule: str = "synthetic",
+    steps: int | None = None,
+    batch_size: int = BATCH,
+    lr: float | None = None,
+    wanted: torch.Tensor | None = None,
+    calibration: Faces | None = None,
+    fused: bool = False,
+    seed: int = 0,
+    device="cpu",
+) -> tuple[nn.Module, pd.DataFrame]:
+    """Quantise a network and train it to match itself, as QuantFace does.
+
+    Parameters
+    ----------
+    teacher : torch.nn.Module
+        Full precision, in evaluation mode; left as it is.
+    precision : str
+        See `quantize.parse_precision`.
+    faces : Faces
+        N unlabelled faces.
+    settings : Settings
+        `QUANTFACE`, `SOUND` or your own.
+    schedule, steps, batch_size, seed, device
+        See `match_embeddings`.
+    lr : float, optional
+        SGD's rate; None is the paper's 0.1 for a batch of 512, in proportion to the batch.
+    wanted : torch.Tensor, optional
+        The teacher's `targets` for the faces, if they have been computed before.
+    calibration : Faces, optional
+        Where settings that need a calibration set take ranges from; None: all faces.
+    fused : bool
+        See `quantize.fake_quantize`.
+
+    Returns
+    -------
+    student : torch.nn.Module
+        In evaluation mode, still with its quantisers (`quantize.finish` fixes them).
+    log : pandas.DataFrame
+        As `match_embeddings` gives it.
+
+    Raises
+    ------
+    ParameterError
+        A name that is not known, or a number below 1.
+    """
+    student = quantize.prepare(
+        teacher,
+        precision,
+        observer=settings.observer,
+        clip_grad=settings.clip_grad,
+        fused=fused,
+    )
+    if settings.range_steps == 0:
+        quantize.calibrate(student, (calibration or faces).images)
+    log = match_embeddings(
+        student,
+        faces,
+        targets(teacher, faces, device=device) if wanted is None else wanted,
+        steps=steps,
+        batch_size=batch_size,
+        lr=LR * min(batch_size, len(faces)) / BATCH if lr is None else lr,
+        range_steps=settings.range_steps,
+        train_norm=settings.train_norm,
+        dropout=settings.dropout,
+        schedule=schedule,
+        seed=seed,
+        device=device,
+    )
+    return student, log
 
 
 def targets(teacher: nn.Module, faces: Faces, *, device="cpu") -> torch.Tensor:
@@ -52,11 +172,13 @@ def match_embeddings(
     faces: Faces,
     wanted: torch.Tensor,
     *,
-    steps: int,
+    steps: int | None,
     batch_size: int = 32,
-    lr: float = 0.1,
+    lr: float = LR,
     range_steps: int = 0,
     train_norm: bool = True,
+    dropout: bool = True,
+    schedule: str = "synthetic",
     seed: int = 0,
     device="cpu",
 ) -> pd.DataFrame:
@@ -65,20 +187,28 @@ def match_embeddings(
     Parameters
     ----------
     student : torch.nn.Module
-        From `quantize.prepare`, with its activation ranges calibrated; trained in place and left
-        in evaluation mode.
+        From `quantize.prepare`, with its activation ranges calibrated unless `range_steps` finds
+        them; trained in place and left in evaluation mode.
     faces : Faces
         N unlabelled faces. Each step draws a batch; epochs pass over all of them.
     wanted : torch.Tensor
         (N, 2, D), the teacher's `targets` for them.
-    steps, batch_size : int
-        Number of updates, and faces in each.
+    steps : int or None
+        Number of updates; None stands for the schedule's passes over the faces.
+    batch_size : int
+        Faces in an update (all of them where there are fewer).
     lr : float
-        SGD's rate; divided by 10 for the last eleventh of the steps.
+        SGD's first rate.
     range_steps : int
-        Steps during which activation ranges still widen; they are frozen afterwards.
+        Steps during which activation ranges are still observed; they are frozen afterwards. In
+        QuantFace, whose ranges start with training, 299.
     train_norm : bool
-        Whether batch normalisation keeps updating its statistics, as in QuantFace.
+        Whether batch normalisation uses the batch's statistics and keeps updating its own, as in
+        QuantFace; else it uses those it has.
+    dropout : bool
+        Whether the student's dropout is active, as in QuantFace.
+    schedule : {"synthetic", "real"}
+        synthetic: the rate falls tenfold for the last eleventh of the steps; real: it is constant.
     seed : int
         Of the order of faces and of the mirroring.
 
@@ -86,35 +216,65 @@ def match_embeddings(
     -------
     pandas.DataFrame
         One row a step: step, loss (mean squared difference over batch and dimensions), lr.
+
+    Raises
+    ------
+    ParameterError
+        Unknown schedule, no steps, an empty batch, or activation ranges that nothing has found.
     """
+    if steps is None:
+        steps = schedule_steps(len(faces), batch_size, schedule)
+    errors.at_least(1, steps=steps, batch_size=batch_size)
+    errors.one_of("schedule", schedule, SCHEDULES)
+    epochs, slow = SCHEDULES[schedule]
     student.to(device).train()
-    if not train_norm:
-        for module in student.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
-    optimiser = torch.optim.SGD(
-        student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
-    )
+    still = () if train_norm else (nn.modules.batchnorm._BatchNorm,)
+    still += () if dropout else (nn.modules.dropout._DropoutNd,)
+    for module in student.modules():
+        if isinstance(module, still):
+            module.eval()
+    sgd = optimiser(student, lr)
     log = []
     for step, (chosen, mirrored) in enumerate(_draws(len(faces), batch_size, steps, seed)):
         quantize.set_phase(student, observing=step < range_steps)
-        rate = lr if step < LAST_PART * steps else lr / 10
-        optimiser.param_groups[0]["lr"] = rate
+        rate = lr if step < (epochs - slow) / epochs * steps else lr / 10
+        sgd.param_groups[0]["lr"] = rate
         batch = faces.images[chosen]
         batch = torch.where(mirrored[:, None, None, None] > 0, batch.flip(-1), batch)
-        loss = _step(student, batch.to(device), wanted[chosen, mirrored].to(device), optimiser)
+        loss = update(student, batch.to(device), wanted[chosen, mirrored].to(device), sgd)
         log.append({"step": step, "loss": loss, "lr": rate})
     quantize.set_phase(student, observing=False)
     student.eval()
     return pd.DataFrame(log)
 
 
-def _step(student: nn.Module, batch: torch.Tensor, wanted: torch.Tensor, optimiser) -> float:
+def schedule_steps(n: int, batch_size: int, schedule: str) -> int:
+    """Updates that a schedule's passes over n faces come to; what is left of a pass is dropped.
+
+    Examples
+    --------
+    >>> schedule_steps(5_822_653, 512, "real"), schedule_steps(528_227, 512, "synthetic")
+    (11372, 11341)
+    """
+    errors.at_least(1, n=n, batch_size=batch_size)
+    errors.one_of("schedule", schedule, SCHEDULES)
+    return SCHEDULES[schedule].epochs * (n // min(batch_size, n))
+
+
+def optimiser(student: nn.Module, lr: float) -> torch.optim.SGD:
+    """QuantFace's: Nesterov momentum 0.9, weight decay 5e-4 on every parameter."""
+    return torch.optim.SGD(
+        student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+    )
+
+
+def update(student: nn.Module, batch: torch.Tensor, wanted: torch.Tensor, sgd) -> float:
+    """One step: faces uint8 (B, 3, H, W), wanted unit embeddings (B, D) -> the loss before it."""
     loss = F.mse_loss(F.normalize(student(batch)), wanted)
-    optimiser.zero_grad()
+    sgd.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(student.parameters(), MAX_GRADIENT_NORM)
-    optimiser.step()
+    sgd.step()
     return loss.item()
 
 

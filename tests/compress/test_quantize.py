@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from studylib import embed, errors
-from studylib.compress import cluster, quantize, weights
+from studylib.compress import cluster, quantize, size, weights
 from studylib.layers import Add
 from studylib.metrics import verification
 from studylib.models.fer_cnn import fer_cnn
@@ -77,19 +77,37 @@ def test_per_channel_equals_torch_in_value_and_gradient(seed, bits):
     assert torch.equal(ours, theirs) and torch.equal(our_gradient, their_gradient)
 
 
-@settings(max_examples=60)
-@given(seeds, widths)
-def test_the_grid_is_quantfaces(seed, bits):
-    """Against the formula of the paper's released code, written down independently."""
-    x = normal(seed, 50).double()
-    least, most = x.min(), x.max()
-    scale = (2**bits - 1) / (most - least)
+def quantface(x, least, most, bits):
+    """The formula of the paper's released code, written down independently: value and codes.
+
+    The rounding is bridged, so that the gradient passes wherever a value lies.
+    """
+    scale = (2**bits - 1) / (most - least).clamp(min=1e-8)
     zero = torch.round(scale * least) + 2 ** (bits - 1)
     codes = torch.clamp(torch.round(scale * x - zero), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    theirs = (codes + zero) / scale
-    ours = quantize.fake_quantize(x, quantize.choose_qparams(least, most, bits))
+    return x + ((codes + zero) / scale - x).detach(), codes
+
+
+@settings(max_examples=60)
+@given(seeds, widths, st.booleans())
+def test_values_codes_and_gradients_are_quantfaces(seed, bits, channels):
+    x = normal(seed, 4, 2, 3, 3).double().requires_grad_()
+    flat = x.detach().flatten(1) if channels else x.detach().flatten()
+    shrink = 1 if channels else 0.7  # weights have ranges of their own; activations may be clipped
+    shape = (4, 1, 1, 1) if channels else ()
+    least, most = (v.view(shape) * shrink for v in (flat.amin(-1), flat.amax(-1)))
+    theirs, codes = quantface(x, least, most, bits)
+    grid = quantize.choose_qparams(least, most, bits)
+    ours = quantize.fake_quantize(x, grid, clip_grad=False)
     # Rounding x * scale before or after the whole zero point is added may differ only at a tie.
     assert torch.allclose(ours, theirs, atol=1e-9)
+    assert torch.equal(quantize.quantize(x.detach(), grid).double(), codes.detach())
+    [our_gradient] = torch.autograd.grad(ours.square().sum(), x)
+    [their_gradient] = torch.autograd.grad(theirs.square().sum(), x)
+    assert torch.allclose(our_gradient, their_gradient, atol=1e-8)
+    if not channels and bits > 4:
+        outside = (x < least - grid.scale) | (x > most + grid.scale)
+        assert outside.any() and (our_gradient[outside] != 0).all()
 
 
 @settings(max_examples=60)
@@ -171,6 +189,24 @@ def test_what_is_quantised_is_what_the_paper_says(tiny, images):
     levels = {name: len(output.unique()) for name, output in seen.items()}
     assert levels["act"] <= 16 and levels["add"] <= 16
     assert min(levels["conv"], levels["norm"], levels["fc"]) > 16
+
+
+@pytest.mark.parametrize("precision", ["w4a8", "w2a8", "w4a4", "w4a3"])
+def test_weights_and_activations_each_have_their_own_number_of_levels(tiny, images, precision):
+    bits, activations = quantize.parse_precision(precision)
+    tiny.act.weight.data = normal(3, 4)
+    ready = quantize.prepare(tiny, precision)
+    quantize.calibrate(ready, images)
+    levels = max(len(channel.unique()) for channel in ready.again.weight)
+    assert 2 ** (bits - 1) < levels <= 2**bits
+    seen = []
+    ready.act.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    ready(images)
+    assert 2 ** (activations - 1) < len(seen[0].unique()) <= 2**activations
+    # Slopes have one range together, and the activations' width.
+    slopes = tiny.act.weight.detach()
+    expected, _ = quantface(slopes, slopes.amin(), slopes.amax(), activations)
+    assert torch.allclose(ready.act.weight, expected, atol=1e-6)
 
 
 def test_fp32_and_weights_only_leave_activations_alone(tiny, images):
@@ -255,6 +291,67 @@ def test_ranges_are_frozen_after_calibration(tiny, images):
     before = [q.high.item() for q in quantize.activation_quantizers(ready)]
     ready(images)
     assert [q.high.item() for q in quantize.activation_quantizers(ready)] == before
+
+
+def stretched():
+    """Maps of four channels with very different ranges, one of them never negative."""
+    x = normal(7, 16, 4, 5, 5) * torch.tensor([0.01, 0.1, 1, 10])[:, None, None]
+    x[:, 2] = x[:, 2].abs()
+    return x
+
+
+@pytest.mark.parametrize("observer", quantize.OBSERVERS)
+def test_ranges_per_channel_are_those_of_each_channel_by_itself(observer):
+    x = stretched()
+    together = quantize.ActivationQuantizer(6, observer, False, True, axis=1)
+    together.observing = True
+    together(x[:8])
+    rounded = together(x[8:])
+    assert together.low.shape == together.high.shape == (1, 4, 1, 1)
+    assert together.low[0, 2] == 0
+    for c in range(4):
+        alone = quantize.ActivationQuantizer(6, observer, False, True)
+        alone.observing = True
+        alone(x[:8, c : c + 1])
+        assert torch.equal(alone(x[8:, c : c + 1]), rounded[:, c : c + 1])
+
+
+def test_ranges_per_channel_are_finer(tiny, images):
+    tiny.norm.weight.data = torch.tensor([0.01, 0.1, 1.0, 10.0])
+
+    def error(axis):
+        ready = quantize.prepare(tiny, "w8a4", activation_axis=axis)
+        quantize.calibrate(ready, images)
+        seen = []
+        ready.act.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        ready(images)
+        exact = tiny.act(tiny.norm(tiny.conv(images.float() / 64)))
+        return (seen[0] - exact)[:, :3].abs().max()
+
+    assert error(1) < error(None) / 5
+
+
+def test_ranges_per_channel_are_kept_with_a_network(tiny, images, tmp_path):
+    ready = quantize.prepare(tiny, "w8a4", activation_axis=1)
+    quantize.calibrate(ready, images)
+    other = quantize.prepare(Tiny().eval(), "w8a4", activation_axis=1)
+    other.load_state_dict(ready.state_dict())
+    assert torch.equal(other(images), ready(images))
+    size.save_packed(ready, tmp_path / "packed.safetensors")
+    fresh = quantize.prepare(Tiny().eval(), "w8a4", activation_axis=1)
+    assert torch.equal(
+        size.load_packed(tmp_path / "packed.safetensors", fresh)(images), ready(images)
+    )
+
+
+@pytest.mark.parametrize("axis", [0, 2, "channel"])
+def test_unknown_granularity(tiny, axis):
+    with pytest.raises(errors.ParameterError) as caught:
+        quantize.prepare(tiny, "w8a8", activation_axis=axis)
+    known = "None (per tensor), 1 (per channel)"
+    assert str(caught.value) == errors.NOT_ONE_OF.format(
+        what="activation_axis", known=known, value=axis
+    )
 
 
 def randomise_norms(model):

@@ -5,6 +5,7 @@ range of its own:
 
     tensor                shape            axis   ranges
     activations           (N, C, H, W)     None   1, per tensor
+    activations           (N, C, H, W)     1      C, per channel (an upper bound: see `prepare`)
     convolution weights   (O, I, kh, kw)   0      O, per output channel
     linear weights        (O, I)           0      O, per output channel
 
@@ -15,12 +16,19 @@ activations' width; biases, batch normalisation and the network's output (embedd
 floating point, and so does its input, which is uint8 to begin with. `dynamic_range` is what TFLite
 makes of a network by default, `half` its float16 mode. Everything is fake-quantised: values are
 rounded to the grid and computed with in fp32.
+
+What the scheme leaves open is an argument: how ranges are found (`observer`), whether the gradient
+passes through clipping (`clip_grad`), and the granularity of activations. `distill.QUANTFACE` names
+the choices of QuantFace's released code, `distill.SOUND` the usual ones beside them.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -39,6 +47,7 @@ EMA_DECAY = 0.9
 PERCENTILE = 0.9999
 _SAMPLED = 2**20  # activations looked at per batch when a percentile is wanted
 _TINY = 1e-8  # smallest range, so that a constant tensor has a finite scale
+_SMALL = 2**14  # elements below which calling a compiled loop takes longer than it saves
 
 
 class Precision(NamedTuple):
@@ -92,7 +101,7 @@ def value_range(x: torch.Tensor, axis: int | None = None) -> tuple[torch.Tensor,
         Scalars for axis None; else shaped to broadcast over x, such as (O, 1, 1, 1).
     """
     if axis is None:
-        return x.amin(), x.amax()
+        return torch.aminmax(x)
     others = [d for d in range(x.dim()) if d != axis]
     return x.amin(others, keepdim=True), x.amax(others, keepdim=True)
 
@@ -135,7 +144,7 @@ def choose_qparams(
 
 def quantize(x: torch.Tensor, grid: QParams) -> torch.Tensor:
     """Round to the nearest code (ties to even), clipped to the grid: int8, shape of x."""
-    return _codes(x, grid).to(torch.int8)
+    return _codes(x, 1 / grid.scale, *grid[1:]).to(torch.int8)
 
 
 def dequantize(codes: torch.Tensor, grid: QParams) -> torch.Tensor:
@@ -143,7 +152,9 @@ def dequantize(codes: torch.Tensor, grid: QParams) -> torch.Tensor:
     return (codes.float() - grid.zero_point) * grid.scale
 
 
-def fake_quantize(x: torch.Tensor, grid: QParams, *, clip_grad: bool = True) -> torch.Tensor:
+def fake_quantize(
+    x: torch.Tensor, grid: QParams, *, clip_grad: bool = True, fused: bool = False
+) -> torch.Tensor:
     """Quantise and dequantise, with a straight-through gradient.
 
     Parameters
@@ -155,6 +166,12 @@ def fake_quantize(x: torch.Tensor, grid: QParams, *, clip_grad: bool = True) -> 
     clip_grad : bool
         True: values outside the grid get no gradient, as in torch's own fake-quantise. False: they
         get it too, as in QuantFace's released code.
+    fused : bool
+        Compute in one pass each way, with the same results bit for bit: on a CPU by loops that
+        torch compiles when they are first wanted (half a minute, kept on disk for other processes),
+        on CUDA by torch's own kernel for grids per tensor. What cannot be had so (no C++ compiler,
+        ranges along another axis than 0, a tensor with gaps in memory, inference mode) is computed
+        as usual.
 
     Examples
     --------
@@ -162,41 +179,120 @@ def fake_quantize(x: torch.Tensor, grid: QParams, *, clip_grad: bool = True) -> 
     >>> fake_quantize(torch.tensor([-3.0, -0.4, 0.6]), grid)
     tensor([-1.,  0.,  1.])
     """
-    return _FakeQuantize.apply(x, *grid, clip_grad)
+    if fused and clip_grad and _has_kernel(x, grid):
+        return _kernel(x, grid)
+    return _FakeQuantize.apply(x, *grid, clip_grad, fused)
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, scale, zero_point, low, high, clip_grad):
+    def forward(ctx, x, scale, zero_point, low, high, clip_grad, fused):
         grid = QParams(scale, zero_point, low, high)
-        ctx.grid, ctx.clip_grad = grid, clip_grad
+        ctx.grid, ctx.clip_grad, ctx.fused = grid, clip_grad, fused
         if clip_grad and ctx.needs_input_grad[0]:
             ctx.save_for_backward(x)
-        return _codes(x, grid).sub_(zero_point).mul_(scale)
+        if fused and _has_kernel(x, grid):
+            return _kernel(x, grid)
+        if fused and (loop := _loop(_rounded, x, grid)):
+            return loop(x)
+        return _rounded(x, 1 / scale, scale, zero_point, low, high)
 
     @staticmethod
     def backward(ctx, grad):
         if ctx.clip_grad:
             # The mask is computed again from x: a stored one would cost more memory than it saves.
             (x,), grid = ctx.saved_tensors, ctx.grid
-            code = torch.round(x * (1 / grid.scale)).add_(grid.zero_point)
-            grad = grad * ((code >= grid.low) & (code <= grid.high))
-        return grad, None, None, None, None, None
+            if ctx.fused and (loop := _loop(_clipped, x, grid)):
+                grad = loop(x, grad)
+            else:
+                grad = _clipped(x, grad, 1 / grid.scale, *grid)
+        return grad, None, None, None, None, None, None
 
 
-def _codes(x: torch.Tensor, grid: QParams) -> torch.Tensor:
+def _codes(x, inverse, zero_point, low, high) -> torch.Tensor:
     """Clipped codes as floats. Multiplying by 1 / scale, not dividing, is what torch does too."""
-    codes = x * (1 / grid.scale)
-    return codes.round_().add_(grid.zero_point).clamp_(grid.low, grid.high)
+    return (x * inverse).round_().add_(zero_point).clamp_(low, high)
+
+
+def _rounded(x, inverse, scale, zero_point, low, high) -> torch.Tensor:
+    return _codes(x, inverse, zero_point, low, high).sub_(zero_point).mul_(scale)
+
+
+def _clipped(x, grad, inverse, scale, zero_point, low, high) -> torch.Tensor:
+    code = (x * inverse).round_().add_(zero_point)
+    return grad * ((code >= low) & (code <= high))
+
+
+def _has_kernel(x: torch.Tensor, grid: QParams) -> bool:
+    """Whether torch has a fused kernel: its per-channel one refuses zero points off the grid."""
+    return x.is_cuda and grid.scale.dim() == 0
+
+
+def _kernel(x: torch.Tensor, grid: QParams) -> torch.Tensor:
+    zero_point = grid.zero_point.to(torch.int32)
+    return torch.fake_quantize_per_tensor_affine(x, grid.scale, zero_point, grid.low, grid.high)
+
+
+def _loop(function: Callable, x: torch.Tensor, grid: QParams) -> Callable | None:
+    """The compiled form of `_rounded` or `_clipped` for tensors in memory like x, if it has one."""
+    rows = grid.scale.numel()
+    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    along_first = rows == 1 or len(grid.scale) == rows
+    if x.is_cuda or x.is_inference() or x.numel() < _SMALL or not (dense and along_first):
+        return None  # inference mode would need loops of its own, to save little
+    if (compiled := _compiled().get(function)) is None:
+        return None
+    # Tensors: numbers would be compiled in, and every width would need loops of its own.
+    low, high = (torch.tensor(end, dtype=x.dtype) for end in (grid.low, grid.high))
+    scale, zero_point = _flat(grid.scale, rows), _flat(grid.zero_point, rows)
+
+    @torch.no_grad()
+    def run(*tensors):
+        flat = [_flat(_like(t, x), rows) for t in tensors]
+        result = compiled(*flat, 1 / scale, scale, zero_point, low, high)
+        return result.as_strided(x.shape, x.stride())
+
+    return run
+
+
+def _like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The same values, laid out in memory as x is."""
+    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
+
+
+def _flat(dense: torch.Tensor, rows: int) -> torch.Tensor:
+    """The memory of a tensor as (rows, n). No view: loops would be compiled for each base again."""
+    shape, strides = (rows, dense.numel() // rows), (dense.numel() // rows, 1)
+    memory = dense.untyped_storage()
+    return torch.empty(0, dtype=dense.dtype).set_(memory, dense.storage_offset(), shape, strides)
+
+
+@cache
+def _compiled() -> dict[Callable, Callable]:
+    """Loops over rows of any number and length; none where torch finds no working compiler."""
+    # Of distinct tensors, and of a size that is worth several threads: both are compiled in.
+    x, grad = (torch.zeros(1, 2**20) for _ in range(2))
+    grid = [torch.ones(1, 1) for _ in range(3)] + [torch.ones(()) for _ in range(2)]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of torch's own modules, which are imported only now
+            loops = {f: torch.compile(f, dynamic=True) for f in (_rounded, _clipped)}
+            loops[_rounded](x, *grid)
+            loops[_clipped](x, grad, *grid)
+    except RuntimeError:
+        return {}
+    return loops
 
 
 class WeightQuantizer(nn.Module):
     """A parametrisation that fake-quantises a weight with the range it has at that moment."""
 
-    def __init__(self, bits: int, axis: int | None, symmetric: bool, clip_grad: bool):
+    def __init__(
+        self, bits: int, axis: int | None, symmetric: bool, clip_grad: bool, fused: bool = False
+    ):
         super().__init__()
         self.bits, self.axis = bits, axis
-        self.symmetric, self.clip_grad = symmetric, clip_grad
+        self.symmetric, self.clip_grad, self.fused = symmetric, clip_grad, fused
 
     def grid(self, weight: torch.Tensor) -> QParams:
         """The grid of the weight as it is now."""
@@ -205,21 +301,31 @@ class WeightQuantizer(nn.Module):
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         """The fake-quantised weight."""
-        return fake_quantize(weight, self.grid(weight), clip_grad=self.clip_grad)
+        grid = self.grid(weight)
+        return fake_quantize(weight, grid, clip_grad=self.clip_grad, fused=self.fused)
 
 
 class ActivationQuantizer(nn.Module):
-    """Observes a range over batches, then fake-quantises with it, per tensor.
+    """Observes a range over batches, then fake-quantises with it, per tensor or per channel.
 
-    The range starts at zero and always holds zero. Observers: `minmax` only ever widens; `ema` is a
-    moving average of each batch's extremes (decay 0.9); `percentile` is the mean over batches of
-    the 0.01 and 99.99 percentiles, from at most 2^20 evenly spaced values a batch.
+    The range starts at zero and always holds zero. Observers: `minmax` only ever widens, as in
+    QuantFace; `ema` is a moving average of each batch's extremes (decay 0.9); `percentile` is the
+    mean over batches of the 0.01 and 99.99 percentiles, from at most 2^20 evenly spaced values of a
+    range and batch.
     """
 
-    def __init__(self, bits: int, observer: str, symmetric: bool, clip_grad: bool):
+    def __init__(
+        self,
+        bits: int,
+        observer: str,
+        symmetric: bool,
+        clip_grad: bool,
+        axis: int | None = None,
+        fused: bool = False,
+    ):
         super().__init__()
-        self.bits, self.observer = bits, observer
-        self.symmetric, self.clip_grad = symmetric, clip_grad
+        self.bits, self.observer, self.axis = bits, observer, axis
+        self.symmetric, self.clip_grad, self.fused = symmetric, clip_grad, fused
         self.observing, self.quantising, self.name = False, True, ""
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
@@ -234,7 +340,7 @@ class ActivationQuantizer(nn.Module):
         if self.batches == 0:
             raise errors.ParameterError(errors.NOT_CALIBRATED.format(module=self.name))
         grid = choose_qparams(self.low, self.high, self.bits, symmetric=self.symmetric)
-        return fake_quantize(x, grid, clip_grad=self.clip_grad)
+        return fake_quantize(x, grid, clip_grad=self.clip_grad, fused=self.fused)
 
     def _observe(self, x: torch.Tensor) -> None:
         low, high = self._extremes(x)
@@ -244,18 +350,27 @@ class ActivationQuantizer(nn.Module):
             keep = EMA_DECAY if self.observer == "ema" else self.batches / (self.batches + 1)
             low = keep * self.low + (1 - keep) * low
             high = keep * self.high + (1 - keep) * high
-        self.low.copy_(low.clamp_max(0))
-        self.high.copy_(high.clamp_min(0))
+        # Assigned, not copied into: ranges per channel bring their shape with them.
+        self.low, self.high = low.clamp_max(0).to(self.low), high.clamp_min(0).to(self.high)
         self.batches += 1
 
     def _extremes(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        low, high = value_range(x, self.axis)
         if self.observer != "percentile":
-            return value_range(x)
-        flat = x.flatten()
-        flat = flat[:: -(-len(flat) // _SAMPLED)]
+            return low, high
+        rows = x.reshape(1, -1) if self.axis is None else x.movedim(self.axis, 0).flatten(1)
+        rows = rows[:, :: -(-rows.shape[1] // _SAMPLED)]
         # The outermost values are found without sorting the rest.
-        beyond = round((1 - PERCENTILE) * len(flat)) + 1
-        return -(-flat).topk(beyond).values[-1], flat.topk(beyond).values[-1]
+        beyond = round((1 - PERCENTILE) * rows.shape[1]) + 1
+        low, high = (v.topk(beyond).values[:, -1].view(low.shape) for v in (-rows, rows))
+        return -low, high
+
+    def _load_from_state_dict(self, state_dict, prefix, *others):
+        if self.axis is not None:  # the data decide how many ranges there are
+            for end in ("low", "high"):
+                if (found := state_dict.get(prefix + end)) is not None:
+                    setattr(self, end, getattr(self, end).new_zeros(found.shape))
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 def prepare(
@@ -265,6 +380,8 @@ def prepare(
     observer: str = "minmax",
     symmetric: bool = False,
     clip_grad: bool = True,
+    activation_axis: int | None = None,
+    fused: bool = False,
 ) -> nn.Module:
     """Copy a network and put quantisers into the copy.
 
@@ -280,31 +397,45 @@ def prepare(
         Symmetric grids instead of affine ones.
     clip_grad : bool
         See `fake_quantize`; False is QuantFace's own choice.
+    activation_axis : {None, 1}
+        None: one range for each activation tensor, as in QuantFace. 1: one for each of its
+        channels. Integer kernels cannot sum over channels of different scales, so this is no way to
+        run a network: it is what finer activation ranges could give at best.
+    fused : bool
+        See `fake_quantize`: worth it for training on large images, where the first step may wait.
 
     Returns
     -------
     torch.nn.Module
-        With weight ranges in place; activation ranges come from `calibrate`.
+        With weight ranges in place; activation ranges come from `calibrate`, or from the first
+        steps of `distill.match_embeddings`.
 
     Raises
     ------
     ParameterError
-        Unknown precision or observer.
+        Unknown precision, observer or axis.
     """
     bits, activations = parse_precision(precision)
     errors.one_of("observer", observer, OBSERVERS)
+    if activation_axis not in (None, 1):
+        known, value = "None (per tensor), 1 (per channel)", activation_axis
+        raise errors.ParameterError(
+            errors.NOT_ONE_OF.format(what="activation_axis", known=known, value=value)
+        )
     if precision == "fp16":
         return half(model)
     model = weights.strip(model)
     for name, module in list(model.named_modules()):
         if bits and isinstance(module, weights.KERNEL_LAYERS):
-            quantizer = WeightQuantizer(bits, 0, symmetric, clip_grad)
+            quantizer = WeightQuantizer(bits, 0, symmetric, clip_grad, fused)
             parametrize.register_parametrization(module, "weight", quantizer)
         if activations and isinstance(module, QUANTISED_OUTPUTS):
             if isinstance(module, nn.PReLU):
                 slopes = WeightQuantizer(activations, None, symmetric, clip_grad)
                 parametrize.register_parametrization(module, "weight", slopes)
-            after = ActivationQuantizer(activations, observer, symmetric, clip_grad)
+            after = ActivationQuantizer(
+                activations, observer, symmetric, clip_grad, activation_axis, fused
+            )
             after = after.to(next(model.parameters()).device)
             after.name = name
             _insert_after(model, name, after)
@@ -423,7 +554,7 @@ def fold_norms(model: nn.Module) -> nn.Module:
         `nn.Identity` in its place.
     """
     model = weights.strip(model).eval()
-    for layer, norm in _normalised(model):
+    for layer, norm in normalised(model):
         before, after = model.get_submodule(layer), model.get_submodule(norm)
         fuse = fuse_linear_bn_eval if isinstance(before, nn.Linear) else fuse_conv_bn_eval
         model.set_submodule(layer, fuse(before, after))
@@ -438,7 +569,7 @@ class _Tracer(fx.Tracer):
         return not any(isinstance(m, kinds) for m in module.modules() if m is not module)
 
 
-def _normalised(model: nn.Module) -> list[tuple[str, str]]:
+def normalised(model: nn.Module) -> list[tuple[str, str]]:
     """Names of layers and of the normalisations that alone take their output, each used once."""
     calls = [node for node in _Tracer().trace(model).nodes if node.op == "call_module"]
     uses = Counter(node.target for node in calls)
