@@ -16,8 +16,8 @@ FLOORS = (
     "errors faces layers vision",
     "assets catalog align",
     "datasets synthetic models compress metrics",
-    "train calibration distill embed sheets",
-    "expressions shrink",
+    "train train_recognition calibration distill embed sheets",
+    "expressions recognition shrink",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
     "verdicts claims expression_compare expression_changes expression_changes_shown "
     "expression_details expression_findings results",

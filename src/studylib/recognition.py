@@ -1,0 +1,266 @@
+"""Identities to train a recognition network on, and pairs to test it by: simulated, or yours.
+
+Simulated training sets differ in their group shares, and the simulated test is laid out as RFW. The
+shares stand to each other as those of the data sets that Neto et al. 2023 compare: one made
+balanced, one that follows a large population, one that follows who is in the press. The numbers
+themselves are this study's own, and so are the groups: simulated faces of simulated groups.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from studylib import datasets, errors
+from studylib.datasets import packed
+from studylib.datasets.packed import Packed
+from studylib.faces import GROUP_COLUMNS, Faces
+from studylib.synthetic import simfaces
+
+SIMULATED = "simfaces"
+# Group -> share of the identities.
+SHARES = {
+    "balanced": {"A": 0.25, "B": 0.25, "C": 0.25, "D": 0.25},
+    "global": {"A": 0.40, "B": 0.30, "C": 0.18, "D": 0.12},
+    "skewed": {"A": 0.76, "B": 0.12, "C": 0.08, "D": 0.04},
+}
+USES = ("train", "test", "spare")  # people of one use are nobody of another
+FOLDS = 10
+EVERYBODY = "everybody"  # the group of sets that name none
+
+
+def training_set(
+    data_set: str,
+    root: str | Path | None = None,
+    *,
+    packed_dir: str | Path | None = None,
+    shares: str = "balanced",
+    n_people: int = 400,
+    per_person: int = 12,
+    size: int = 48,
+    seed: int = 0,
+    device="cpu",
+) -> Faces | Packed:
+    """Faces by identity to train on.
+
+    Parameters
+    ----------
+    data_set : str
+        simfaces, or a set of identities in the catalog.
+    root : path, optional
+        The reader's own copy of such a set.
+    packed_dir : path, optional
+        Where its pictures are decoded to, once; a folder `packed` beside root by default.
+    shares, n_people, per_person, seed, device
+        Of simulated people alone: see `people`.
+    size : int
+        Side of a face in pixels.
+
+    Returns
+    -------
+    Faces or Packed
+        With `label`, the number of the identity, from 0.
+
+    Raises
+    ------
+    DataError
+        As `datasets.open_identities` and `packed.pack`.
+    ParameterError
+        As `people`.
+    """
+    if data_set == SIMULATED:
+        about = {"use": "train", "shares": shares, "size": size, "seed": seed, "device": device}
+        return people(n_people, per_person, **about)
+    pictures = datasets.open_identities(data_set, root)
+    root = Path(root).expanduser()
+    folder = Path(packed_dir or root.with_name(f"{root.name}-packed-{size}")).expanduser()
+    return packed.pack(pictures, folder, size=size)
+
+
+def test_set(
+    data_set: str,
+    root: str | Path | None = None,
+    *,
+    n_people: int = 240,
+    per_person: int = 8,
+    per_group: int = 2000,
+    size: int = 48,
+    seed: int = 0,
+    device="cpu",
+) -> tuple[Faces, pd.DataFrame]:
+    """Faces to test on, and the pairs in which they are compared.
+
+    Parameters
+    ----------
+    data_set : str
+        simfaces, or a set of pairs in the catalog.
+    root : path, optional
+        The reader's own copy of such a set.
+    n_people, per_person, per_group, seed, device
+        Of simulated people alone: see `people` and `pairs_within_groups`.
+    size : int
+        Side of a face in pixels; photographs are resized.
+
+    Returns
+    -------
+    faces : Faces
+    pairs : pandas.DataFrame
+        As `datasets.load_pairs` gives them; all pairs of a set without groups are of one.
+
+    Raises
+    ------
+    DataError
+        As `datasets.load_pairs`.
+    ParameterError
+        As `people` and `pairs_within_groups`.
+    """
+    if data_set == SIMULATED:
+        faces = people(n_people, per_person, use="test", size=size, seed=seed, device=device)
+        return faces, pairs_within_groups(faces, per_group=per_group, seed=seed)
+    faces, pairs = datasets.load_pairs(data_set, root)
+    if "group" not in pairs:
+        pairs = pairs.assign(group=EVERYBODY)
+    return _resized(faces, size), pairs
+
+
+def _resized(faces: Faces, size: int) -> Faces:
+    if faces.images.shape[-1] == size:
+        return faces
+    parts = [
+        F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+        for part in faces.images.split(1024)
+    ]
+    images = torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
+    return Faces(images, faces.table, faces.origin, faces.classes)
+
+
+def counts(people: Faces | Packed) -> pd.DataFrame:
+    """Identities and pictures of a training set, by group where it names any."""
+    table = people.table
+    column = next((c for c in ("group", *GROUP_COLUMNS) if c in table), None)
+    by = table[column] if column else pd.Series("all", index=table.index)
+    found = table.groupby(by).agg(identities=("subject", "nunique"), pictures=("item", "size"))
+    found.loc["all"] = found.sum() if column else found.loc["all"]
+    return found
+
+
+def some(people: Faces | Packed, n: int, seed: int) -> Faces:
+    """`n` faces of a training set, drawn without replacement."""
+    index = np.random.default_rng(seed).permutation(len(people))[:n]
+    return people.faces(np.sort(index)) if isinstance(people, Packed) else people.take(index)
+
+
+def people(
+    n_people: int,
+    per_person: int,
+    *,
+    use: str,
+    shares: str = "balanced",
+    domain: str = "camera",
+    size: int = 48,
+    seed: int = 0,
+    device="cpu",
+) -> Faces:
+    """Simulated faces by identity.
+
+    Parameters
+    ----------
+    n_people, per_person : int
+        Identities, and pictures of each.
+    use : {"train", "test", "spare"}
+        What they are for: whoever is used for one thing is used for no other, at any seed.
+    shares : {"balanced", "global", "skewed"}
+        How the identities are shared among the groups (`SHARES`).
+    domain : {"camera", "generator"}
+        See `simfaces.faces`.
+    size : int
+        Side in pixels, 32 to 128.
+    seed : int
+        Other seeds are other people.
+    device : str or torch.device
+        What draws.
+
+    Returns
+    -------
+    Faces
+        uint8 (n_people * per_person, 3, size, size); `label` (int64) is the identity's number, and
+        expressions are one more thing that varies.
+
+    Raises
+    ------
+    ParameterError
+        As `simfaces.faces`, and for an unknown use or name of shares.
+    """
+    errors.one_of("use of identities", use, USES)
+    errors.one_of("group shares", shares, SHARES)
+    drawn = simfaces.faces(
+        n_people,
+        per_person,
+        size=size,
+        channels=3,
+        shares=SHARES[shares],
+        domain=domain,
+        seed=len(USES) * seed + USES.index(use),
+        device=device,
+    )
+    label, _ = pd.factorize(drawn.table["subject"], sort=True)
+    return Faces(drawn.images, drawn.table.assign(label=label.astype(np.int64)), drawn.origin)
+
+
+def pairs_within_groups(faces: Faces, *, per_group: int = 6000, seed: int = 0) -> pd.DataFrame:
+    """Verification pairs laid out as RFW's: within a group, in ten folds, half of them genuine.
+
+    Each fold has people of its own. Impostors are drawn at random from the fold; RFW chose hard
+    ones, by a network that is not public.
+
+    Parameters
+    ----------
+    faces : Faces
+        With `subject` and `group`.
+    per_group : int
+        Pairs of each group, a multiple of 20; RFW has 6,000.
+    seed : int
+        Of the folds and of the draw.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a pair, group by group, fold by fold, genuine pairs first: `a`, `b` (int64 positions
+        in `faces`), `genuine` (bool), `fold` (0 to 9) and `group`. No pair comes twice.
+
+    Raises
+    ------
+    ParameterError
+        If some fold has too few different pairs, or `per_group` is no multiple of 20.
+    """
+    if per_group < 2 * FOLDS or per_group % (2 * FOLDS):
+        raise errors.ParameterError(errors.BAD_PAIR_COUNT.format(value=per_group, step=2 * FOLDS))
+    rng = np.random.default_rng(seed)
+    parts = []
+    for group, rows in faces.table.groupby("group", sort=True):
+        names = rng.permutation(np.sort(rows["subject"].unique()))
+        for fold, folk in enumerate(np.array_split(names, FOLDS)):
+            positions = np.flatnonzero(faces.table["subject"].isin(folk))
+            subjects = faces.table["subject"].to_numpy()[positions]
+            for genuine in (True, False):
+                first, second = _draw(subjects, genuine, per_group // (2 * FOLDS), rng, group)
+                said = {"genuine": genuine, "fold": fold, "group": group}
+                parts.append(pd.DataFrame({"a": positions[first], "b": positions[second], **said}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _draw(subjects, genuine, wanted, rng, group) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of `wanted` different pairs of one person, or of two, in the order of faces."""
+    first, second = np.triu_indices(len(subjects), 1)
+    of_kind = np.flatnonzero((subjects[first] == subjects[second]) == genuine)
+    if len(of_kind) < wanted:
+        kind = "genuine" if genuine else "impostor"
+        raise errors.ParameterError(
+            errors.TOO_FEW_PAIRS.format(group=group, found=len(of_kind), kind=kind, wanted=wanted)
+        )
+    drawn = np.sort(rng.permutation(of_kind)[:wanted])
+    return first[drawn], second[drawn]

@@ -1,0 +1,642 @@
+"""Training recognition networks as ArcFace, ElasticFace and QuantFace did, on any devices.
+
+Their recipe: SGD with momentum 0.9 and weight decay 5e-4 on the network and on the head (the class
+centres, `models.margins`), a rate that falls tenfold at milestones, faces mirrored at random, and
+the gradient of the network (not of the head) clipped to a norm of 5.
+
+    recipe        epochs  batch  rate  milestones      source
+    quantface         16    512   0.1  8, 14           Boutros, Damer and Kuijper 2022
+    elasticface       26    512   0.1  8, 14, 20, 25   Boutros, Damer, Kirchbuchner and Kuijper 2022
+
+What a step draws (mirroring, dropout, margins, negative classes) depends on the seed and the step's
+number alone. So a training that was stopped goes on from its checkpoint as if nothing had happened;
+on a CPU with one number of threads, to the same weights bit for bit.
+
+Several processes, one for each device:
+
+    torchrun --nproc_per_node 2 -m studylib.train_recognition config.json
+
+Each embeds its part of the batch. Then the embeddings of all are gathered, and every process runs
+the same head over the whole batch: margins, statistics and negative classes are those of a training
+in one process. Batch normalisation counts the whole batch too (`sync_norm`), so the loss is the
+same up to rounding; only dropout draws otherwise. The head is not divided among the devices: at a
+batch of 512 and embeddings of 512 each of them holds about 20 kB a class (weights, gradient and
+momentum, and the logits several times over). That is 2 GB for the 85,742 identities of MS1MV2; a
+GPU of 80 GB has room for some 3 million, and for more where `partial` thins out the logits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from studylib import errors, models
+from studylib.compress import size
+from studylib.datasets import packed
+from studylib.datasets.packed import Packed
+from studylib.faces import Faces
+from studylib.models import margins
+
+RECIPES = {
+    "quantface": {"epochs": 16, "batch_size": 512, "lr": 0.1, "milestones": (8, 14)},
+    "elasticface": {"epochs": 26, "batch_size": 512, "lr": 0.1, "milestones": (8, 14, 20, 25)},
+}
+HISTORY = ("epoch", "step", "loss", "accuracy", "lr", "images_per_s", "seconds")
+CHECKPOINT, METRICS, NETWORK = "checkpoint.safetensors", "metrics.parquet", "network.safetensors"
+FORMAT = "studylib-training-1"
+# Settings of which a checkpoint holds the SHA-256.
+HASHES = {"network": "network and weights at the start", "data": "faces and labels"}
+STATE = ("step", "loss", "correct", "seconds", "rows")
+CONFIG = {
+    **dict.fromkeys(("data", "folder", "network", "recipe", "device"), str),
+    **dict.fromkeys(("settings", "head"), dict),
+    **dict.fromkeys(("epochs", "batch_size", "seed", "every"), int),
+    **dict.fromkeys(("lr", "momentum", "weight_decay"), float | int),
+    "clip_norm": float | int | None,
+    **dict.fromkeys(("flip", "compile", "sync_norm"), bool),
+    "milestones": list,
+}
+_KEY = "studylib"  # of a checkpoint's metadata
+_MIRROR, _BACKBONE = 0, 1  # streams of random numbers; the second is that of the first process
+
+
+def fit(
+    backbone: nn.Module,
+    head: nn.Module,
+    data: Packed | Faces,
+    *,
+    epochs: int,
+    batch_size: int,
+    lr: float = 0.1,
+    milestones: tuple[int, ...] = (),
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    clip_norm: float | None = 5.0,
+    flip: bool = True,
+    seed: int,
+    device="cpu",
+    compile: bool = False,
+    sync_norm: bool = True,
+    folder: str | Path | None = None,
+    every: int | None = None,
+    log: Callable[[dict], None] | None = None,
+) -> pd.DataFrame:
+    """Train a network and its head in place; both are left on the device, in evaluation mode.
+
+    In a process that `torch.distributed` has made one of several, all of them must make this call,
+    with the same arguments but for their own device.
+
+    Parameters
+    ----------
+    backbone : torch.nn.Module
+        Takes uint8 faces (B, C, H, W), gives embeddings (B, D).
+    head : torch.nn.Module
+        `margins.Head`: takes float32 embeddings (B, D) and labels (B,), gives logits (B, K) and
+        targets (B,). Its `weight` holds a row of D values for each class; all else that it draws or
+        remembers has to follow from its buffers.
+    data : Packed or Faces
+        N faces with labels 0..C-1. Packed ones are read from disk batch by batch, so there may be
+        more than any memory holds.
+    epochs, batch_size : int
+        Passes over the faces, and faces in an update, of all processes together; those that do not
+        fill a last batch are left out, other ones in every epoch.
+    lr : float
+        The rate, as is: the papers take 0.1 for a batch of 512, and less in proportion.
+    milestones : tuple of int
+        Epochs, counted from 1, from which on the rate is a tenth of what it was.
+    momentum, weight_decay : float
+        Of SGD, for all parameters of the network and the head.
+    clip_norm : float or None
+        The longest gradient of the network; the head's is left as it is, as in the papers.
+    flip : bool
+        Mirror every second face or so.
+    seed : int
+        Of order, mirroring and dropout; torch's own generator is left as it was.
+    device : str or torch.device
+        Where to train. On CUDA the network (not the head) computes in bfloat16 by autocast.
+    compile : bool
+        Hand the network to torch.compile, which takes a minute and, on a GPU, may win it back.
+    sync_norm : bool
+        Whether batch normalisation takes mean and variance over all processes. The papers' own
+        training did not: each GPU used its own faces, and the first one's running values were kept.
+    folder : path, optional
+        Where to keep checkpoint.safetensors (all state after the last epoch, and in between as
+        `every` says) and metrics.parquet (the table returned). If it holds a checkpoint of the same
+        training, that goes on, or is read if it was finished; more `epochs` prolong it.
+    every : int, optional
+        Steps between checkpoints within an epoch.
+    log : callable, optional
+        Called with each epoch's row, a dict, such as print.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an epoch: epoch (from 1), step (updates so far), loss (cross-entropy, mean over the
+        epoch), accuracy (share of faces whose own class has the largest logit although a margin is
+        taken from it), lr, images_per_s and seconds (of all processes together, for this epoch).
+
+    Raises
+    ------
+    DataError
+        Faces without labels or with labels out of range, or a damaged or foreign checkpoint.
+    ParameterError
+        A number out of range, a head that does not fit, a checkpoint of another training, or a
+        training that diverges.
+    """
+    device = torch.device(device)
+    both = nn.ModuleDict({"backbone": backbone, "head": head})
+    both.to(device, memory_format=torch.channels_last)
+    _check(backbone, head, data, device, epochs=epochs, batch_size=batch_size, lr=lr, every=every)
+    trained = [p for p in both.parameters() if p.requires_grad]
+    work = _Work(
+        both,
+        torch.optim.SGD(trained, lr, momentum, weight_decay=weight_decay, fused=True),
+        {
+            **{"batch_size": batch_size, "lr": lr, "milestones": list(milestones)},
+            **{"momentum": momentum, "weight_decay": weight_decay, "clip_norm": clip_norm},
+            **{"flip": flip, "seed": seed, "sync_norm": sync_norm},
+        },
+        Path(folder).expanduser() if folder else None,
+        *(len(data) // batch_size, every),
+        *((dist.get_rank(), dist.get_world_size()) if _in_group() else (0, 1)),
+    )
+    given = partial(packed.batches, data, batch_size=batch_size, seed=seed, device=device)
+    given = partial(given, rank=work.rank, world=work.world)
+    if folder:
+        work.settings |= {"head": repr(head), "network": _start(work), "data": _source(data)}
+        _resume(work, epochs)
+    if work.world > 1:
+        _share(work)
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        _whole_batch_norms(backbone, device, work.world > 1 and sync_norm),
+        _progress(work, epochs) as shown,
+    ):
+        network = _distributed(backbone, device, work.world)
+        network = torch.compile(network) if compile else network
+        for epoch in range(work.step // work.steps + 1, epochs + 1):
+            rate = lr * 0.1 ** sum(epoch >= milestone for milestone in milestones)
+            work.optimiser.param_groups[0]["lr"] = rate
+            batches = given(epoch=epoch, skip=work.step % work.steps)
+            with contextlib.closing(batches):  # its threads end with it, whatever happens
+                work.rows.append({"epoch": epoch, **_epoch(work, network, batches, shown)})
+            if work.world > 1:
+                _share(work)  # so that rounding cannot drive the heads apart
+            _write(work)
+            if log and work.rank == 0:
+                log(work.rows[-1])
+    both.eval()
+    return pd.DataFrame(work.rows, columns=HISTORY)
+
+
+@dataclass
+class _Work:
+    """A training under way: what takes part, and what a checkpoint holds of it."""
+
+    both: nn.ModuleDict  # backbone and head
+    optimiser: torch.optim.Optimizer
+    settings: dict  # what tells this training from another
+    folder: Path | None
+    steps: int  # in an epoch
+    every: int | None
+    rank: int
+    world: int
+    step: int = 0  # updates made
+    loss: float = 0.0  # sums over the steps of the epoch at work, and seconds spent on it
+    correct: int = 0
+    seconds: float = 0.0
+    rows: list[dict] = field(default_factory=list)
+
+    @property
+    def left(self) -> int:
+        """Steps to the end of the epoch at work; 0 between two epochs."""
+        return -self.step % self.steps
+
+
+def _epoch(work: _Work, network: nn.Module, batches, shown: Callable) -> dict:
+    """What is left of one epoch; its row of the history, without the epoch's number."""
+    work.both.train()
+    sums = torch.zeros(
+        2, dtype=torch.float64, device=work.both["head"].weight.device
+    )  # loss, correct
+    start = time.perf_counter()
+    for images, labels in batches:
+        sums += _step(work, network, images, labels)
+        work.step += 1
+        shown(work.step)
+        halfway = work.every and work.step % work.every == 0 and work.left
+        if halfway or not work.left:
+            loss, correct = sums.tolist()  # waits for the GPU, so the clock is read after it
+            work.loss, work.correct = work.loss + loss, work.correct + int(correct)
+            work.seconds += time.perf_counter() - start
+            _converging(work)
+            sums.zero_()
+            start = time.perf_counter()
+        if halfway:
+            _write(work)
+    images = work.steps * work.settings["batch_size"]
+    row = {
+        "step": work.step,
+        "loss": work.loss / work.steps,
+        "accuracy": work.correct / images,
+        "lr": work.optimiser.param_groups[0]["lr"],
+        "images_per_s": images / work.seconds,
+        "seconds": work.seconds,
+    }
+    work.loss, work.correct, work.seconds = 0.0, 0, 0.0
+    return row
+
+
+def _step(work: _Work, network: nn.Module, images, labels) -> torch.Tensor:
+    """One update; the whole batch's loss and number of hits, (2,), the same in every process."""
+    rank, world = work.rank, work.world
+    if work.settings["flip"]:
+        _seed(work, _MIRROR)
+        mirrored = torch.rand(work.settings["batch_size"]).chunk(world)[rank] < 0.5
+        mirrored = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
+        images = torch.where(mirrored, images.flip(-1), images)
+    _seed(work, _BACKBONE + rank)
+    with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
+        embeddings = network(images.contiguous(memory_format=torch.channels_last))
+    embeddings = embeddings.float()  # (B / world, D)
+    if world > 1:
+        embeddings = _gather(embeddings, rank, world).flatten(0, 1)  # (B, D)
+        labels = _gather(labels, rank, world).flatten()
+    logits, targets = work.both["head"](embeddings, labels)
+    loss = F.cross_entropy(logits, targets)
+    work.optimiser.zero_grad()
+    loss.backward()
+    if work.settings["clip_norm"] is not None:
+        nn.utils.clip_grad_norm_(work.both["backbone"].parameters(), work.settings["clip_norm"])
+    work.optimiser.step()
+    return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
+
+
+def _converging(work: _Work) -> None:
+    if not math.isfinite(work.loss):
+        epoch, rate = len(work.rows) + 1, work.optimiser.param_groups[0]["lr"]
+        raise errors.ParameterError(errors.DIVERGED.format(loss=work.loss, epoch=epoch, lr=rate))
+
+
+def _seed(work: _Work, stream: int) -> None:
+    """Let torch draw what belongs to this step, whatever was drawn before it."""
+    words = np.random.SeedSequence([work.settings["seed"], work.step, stream])
+    torch.manual_seed(int(words.generate_state(1)[0]))
+
+
+def _check(backbone, head, data, device, *, epochs, batch_size, lr, every) -> None:
+    """Refuse what cannot be trained; one face through the network shows whether the head fits."""
+    errors.at_least(1, epochs=epochs, every=1 if every is None else every)
+    errors.at_least(2, batch_size=batch_size)  # normalisation needs two
+    if not lr > 0:
+        raise errors.ParameterError(errors.NOT_ABOVE_ZERO.format(what="lr", value=lr))
+    labels, (centres, wanted) = _labels(data), head.weight.shape
+    low, high = labels.min(initial=0), labels.max(initial=0)
+    if not 0 <= low <= high < centres:
+        allowed = f"from 0 to {centres - 1} (the head has {centres} classes)"
+        raise errors.DataError(
+            errors.CODE_RANGE.format(what="label", allowed=allowed, low=low, high=high)
+        )
+    face = data.batch([0]) if isinstance(data, Packed) else data.images[:1]
+    with torch.inference_mode():
+        found = backbone.eval()(face.to(device)).shape[1]
+    if len(data) < batch_size:
+        text = errors.BATCH_TOO_LARGE.format(found=len(data), batch_size=batch_size)
+        raise errors.ParameterError(text)
+    if found != wanted:
+        raise errors.ParameterError(errors.OTHER_EMBEDDING.format(found=found, wanted=wanted))
+
+
+def _labels(data: Packed | Faces) -> np.ndarray:
+    if "label" not in data.table:
+        raise errors.DataError(errors.NO_LABELS.format(origin=data.origin))
+    return data.table["label"].to_numpy(np.int64)
+
+
+# --- several processes ---------------------------------------------------------------------------
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _distributed(backbone: nn.Module, device: torch.device, world: int) -> nn.Module:
+    """The network as each of several processes calls it: gradients are averaged over them."""
+    if world == 1:
+        return backbone
+    devices = [device] if device.type == "cuda" else None
+    return DistributedDataParallel(backbone, devices, broadcast_buffers=False)
+
+
+def _share(work: _Work) -> None:
+    """Give every process the first one's network and head."""
+    for tensor in work.both.state_dict().values():
+        whole = tensor.contiguous()
+        dist.broadcast(whole, 0)
+        tensor.copy_(whole)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. Its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Sum.apply(gradient)
+
+
+def _gather(x: torch.Tensor, rank: int, world: int) -> torch.Tensor:
+    """Every process's tensor, (world, *x.shape), through which gradients flow.
+
+    Where all processes compute the same loss from it, each one's part gets `world` times its
+    gradient; the mean over processes that DistributedDataParallel takes makes that right again.
+    """
+    everyone = x.new_zeros(world, *x.shape)
+    everyone[rank] = x
+    return _Sum.apply(everyone)
+
+
+@contextlib.contextmanager
+def _whole_batch_norms(backbone: nn.Module, device: torch.device, wanted: bool) -> Iterator[None]:
+    """Let batch normalisation work on the faces of all processes while this lasts.
+
+    The modules stay what they are and only get another `forward`: on a GPU that of SyncBatchNorm,
+    which works on the same parameters and buffers; elsewhere, where it does not run, our own.
+    """
+    kinds = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in backbone.modules() if wanted and isinstance(module, kinds)]
+    for norm in norms:
+        norm.train()
+        if device.type == "cuda":
+            norm.forward = nn.SyncBatchNorm.convert_sync_batchnorm(norm).forward
+        else:
+            norm.forward = partial(_batch_norm, norm)
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del norm.forward
+
+
+def _batch_norm(norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Batch normalisation in training over all processes' equal parts, (B / world, C, ...)."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    of_each = [d for d in range(x.ndim) if d != 1]
+    var, mean = torch.var_mean(x, of_each, correction=0)
+    var, mean = _gather(torch.stack([var, mean]), rank, world).unbind(1)  # (world, C) each
+    # The variance of the whole: that within the parts, and that of their means.
+    var, mean = var.mean(0) + mean.var(0, correction=0), mean.mean(0)  # (C,)
+    n = world * x.numel() // x.shape[1]
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(var * n / (n - 1), norm.momentum)
+    shape = [-1 if d == 1 else 1 for d in range(x.ndim)]
+    factor = norm.weight * (var + norm.eps).rsqrt()
+    return (x - mean.view(shape)) * factor.view(shape) + norm.bias.view(shape)
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+def _write(work: _Work) -> None:
+    """Write checkpoint and metrics, each whole or not at all; only the first process does."""
+    if work.folder is None or work.rank:
+        return
+    work.folder.mkdir(parents=True, exist_ok=True)
+    momenta = {
+        f"momentum.{name}": work.optimiser.state[p]["momentum_buffer"]
+        for name, p in work.both.named_parameters()
+        if work.optimiser.state.get(p, {}).get("momentum_buffer") is not None
+    }
+    tensors = work.both.state_dict() | momenta
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = {"settings": work.settings, "state": {name: getattr(work, name) for name in STATE}}
+    content = {"format": FORMAT, "about": about, "sha256": size.digest(tensors, about)}
+    note = {_KEY: json.dumps(content)}
+    _replace(work.folder / CHECKPOINT, lambda scratch: save_file(tensors, scratch, note))
+    _replace(work.folder / METRICS, pd.DataFrame(work.rows, columns=HISTORY).to_parquet)
+
+
+def _replace(path: Path, save: Callable[[Path], None]) -> None:
+    """Put a new file in a file's place, once it is whole."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save(scratch)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _resume(work: _Work, epochs: int) -> None:
+    """Take up the folder's checkpoint, if it has one; refuse one that is not of this training.
+
+    Every process reads it; the first one's next is written after a step that they made together.
+    """
+    path = work.folder / CHECKPOINT
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            if content.get("format") != FORMAT:
+                raise ValueError(f"its format is {content.get('format')}, not {FORMAT}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = content["about"]
+        if content["sha256"] != size.digest(tensors, about):
+            raise ValueError("its content does not match its checksum")
+    except (OSError, ValueError, LookupError, AttributeError, SafetensorError) as problem:
+        text = errors.NOT_A_CHECKPOINT.format(path=path, problem=problem)
+        raise errors.DataError(text) from problem
+    for name, wanted in work.settings.items():
+        if (found := about["settings"].get(name)) != wanted:
+            what = f"SHA-256 of {HASHES[name]}" if name in HASHES else name
+            raise _other(path, f"its {what}: {found}, now: {wanted}")
+    if len(about["state"]["rows"]) > epochs:
+        raise _other(path, f"it has done {len(about['state']['rows'])} epochs, now: {epochs}")
+    _restore(work, tensors)
+    for name in STATE:
+        setattr(work, name, about["state"][name])
+
+
+def _other(path: Path, problem: str) -> errors.ParameterError:
+    return errors.ParameterError(errors.OTHER_TRAINING.format(path=path, problem=problem))
+
+
+@torch.no_grad()
+def _restore(work: _Work, tensors: dict[str, torch.Tensor]) -> None:
+    """Put a checkpoint's tensors in their places; the same weights at the start had these too."""
+    for name, tensor in work.both.state_dict().items():
+        tensor.copy_(tensors[name])
+    for name, p in work.both.named_parameters():
+        if (momentum := tensors.get(f"momentum.{name}")) is not None:
+            work.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(momentum)
+
+
+def _start(work: _Work) -> str:
+    """SHA-256 of the network's modules, and of all weights."""
+    weights = {name: tensor.cpu() for name, tensor in work.both.state_dict().items()}
+    return size.digest(weights, {"network": repr(work.both["backbone"])})
+
+
+def _source(data: Packed | Faces) -> str:
+    """SHA-256 of the faces and labels; of packed ones their manifest's, which has their digests."""
+    if isinstance(data, Packed):
+        return hashlib.sha256((data.folder / packed.MANIFEST).read_bytes()).hexdigest()
+    digest = hashlib.sha256(str(tuple(data.images.shape)).encode())
+    digest.update(data.images.contiguous().cpu().numpy())
+    digest.update(_labels(data))
+    return digest.hexdigest()
+
+
+# --- what a watcher sees, and the command --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _progress(work: _Work, epochs: int) -> Iterator[Callable[[int], None]]:
+    """A line with a bar, images/s and the time left, in a terminal; nothing anywhere else."""
+    console = Console(stderr=True)
+    columns = (
+        *(TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn()),
+        *(TextColumn("{task.fields[speed]:,.0f} images/s"), TimeRemainingColumn()),
+    )
+    quiet = work.rank > 0 or not console.is_terminal or console.is_jupyter
+    start, begun = time.perf_counter(), work.step
+    with Progress(*columns, console=console, disable=quiet) as bar:
+        task = bar.add_task("", total=epochs * work.steps, epoch=1, epochs=epochs, speed=0)
+
+        def show(step: int) -> None:
+            done = (step - begun) * work.settings["batch_size"]
+            speed = done / (time.perf_counter() - start)
+            bar.update(task, completed=step, epoch=1 + (step - 1) // work.steps, speed=speed)
+
+        yield show
+
+
+def train(config: dict) -> pd.DataFrame:
+    """Train the network that a configuration describes, and write it to a file.
+
+    Parameters
+    ----------
+    config : dict
+        `data` (a packed folder) and `folder` (for all that is written); optionally `network`
+        (iresnet50) and its `settings` (as `models.build` takes them), `head` (settings of
+        `margins.Head`; ArcFace over all classes), `recipe` (a key of `RECIPES`; quantface),
+        `device` (cpu, cuda, or auto, which takes what there is), `seed` (0), and any of `fit`'s own
+        options, which go before those of the recipe.
+
+    Returns
+    -------
+    pandas.DataFrame
+        From `fit`. In the folder there is network.safetensors too, for `models.load`.
+
+    Raises
+    ------
+    DataError, ParameterError
+        A key that is unknown or has a value of the wrong type, or as `fit`.
+    """
+    for name, value in config.items():
+        errors.one_of("key of the configuration", name, CONFIG)
+        if isinstance(value, bool) != (CONFIG[name] is bool) or not isinstance(value, CONFIG[name]):
+            text = errors.PARAMETER_TYPE.format(name=name, value=value, annotation=CONFIG[name])
+            raise errors.ParameterError(text)
+    for name in ("data", "folder"):
+        if name not in config:
+            raise errors.ParameterError(errors.MISSING_PARAMETER.format(name=name))
+    options = {"recipe": "quantface", "seed": 0, "device": "auto", "head": {}, "settings": {}}
+    options |= {"network": "iresnet50", **config}
+    errors.one_of("recipe", recipe := options.pop("recipe"), RECIPES)
+    data, seed = packed.open_packed(options.pop("data")), options["seed"]
+    about = {"architecture": options.pop("network"), "settings": options.pop("settings")}
+    backbone = models.build(about["architecture"], **{"seed": seed, **about["settings"]})
+    embedding = backbone.eval()(data.batch([0])).shape[1]
+    head = margins.Head(len(data.classes), embedding, **{"seed": seed, **options.pop("head")})
+    options["device"] = _device(options["device"])
+    history = fit(backbone, head, data, **{**RECIPES[recipe], **options})
+    if not _in_group() or dist.get_rank() == 0:
+        kept = {name: value for name, value in config.items() if name not in ("data", "folder")}
+        about |= {"trained": {**kept, "origin": data.origin}}
+        models.save(backbone, Path(options["folder"]).expanduser() / NETWORK, about)
+    return history
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train as a JSON file says; torchrun starts this in each of its processes."""
+    parser = argparse.ArgumentParser(prog="python -m studylib.train_recognition")
+    parser.add_argument("config", type=Path, help="a JSON file, see train()")
+    path = parser.parse_args(arguments).config
+    try:
+        with _group():
+            train(_config(path))
+    except errors.StudyError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _config(path: Path) -> dict:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError) as problem:
+        text = errors.BAD_CONFIG.format(path=path, problem=problem, keys=", ".join(CONFIG))
+        raise errors.DataError(text) from problem
+    return config
+
+
+def _device(name: str) -> torch.device:
+    """The device of this process: torchrun counts the processes of a machine."""
+    errors.one_of("device", name, ("auto", "cpu", "cuda"))
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        found = f"process {index} of this machine finds {count} GPUs"
+        raise errors.ParameterError(errors.NO_CUDA.format(value=name, found=found))
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+@contextlib.contextmanager
+def _group() -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has."""
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from studylib import errors, recognition
+from tests.fixtures import fr_files, fr_trees
+
+
+def test_people_are_identities_in_the_asked_shares():
+    faces = recognition.people(25, 3, use="train", shares="skewed", size=32)
+    assert faces.images.shape == (75, 3, 32, 32)
+    assert faces.classes == ()
+    per_group = faces.table.drop_duplicates("subject")["group"].value_counts()
+    assert per_group.to_dict() == {"A": 19, "B": 3, "C": 2, "D": 1}
+    # labels are 0..24, one for each subject
+    by_subject = faces.table.groupby("subject")["label"].agg(["nunique", "first"])
+    assert (by_subject["nunique"] == 1).all()
+    assert sorted(by_subject["first"]) == list(range(25))
+
+
+def test_nobody_is_used_twice():
+    seen = [
+        recognition.people(20, 1, use=use, size=32, seed=seed).subjects
+        for use in recognition.USES
+        for seed in range(3)
+    ]
+    assert len(set(np.concatenate(seen))) == 9 * 20
+
+
+def test_shares_are_whole_and_get_more_unequal():
+    for shares in recognition.SHARES.values():
+        assert sum(shares.values()) == pytest.approx(1)
+    largest = [max(shares.values()) for shares in recognition.SHARES.values()]
+    assert largest == sorted(largest)
+
+
+@pytest.fixture(scope="module")
+def test_faces():
+    return recognition.people(80, 6, use="test", size=32)
+
+
+def test_pairs_have_the_layout_of_rfw(test_faces):
+    pairs = recognition.pairs_within_groups(test_faces, per_group=400, seed=1)
+    assert list(pairs.columns) == ["a", "b", "genuine", "fold", "group"]
+    blocks = pd.DataFrame(
+        [
+            {"group": group, "fold": fold, "genuine": genuine}
+            for group in "ABCD"
+            for fold in range(10)
+            for genuine in (True, False)
+        ]
+    )
+    expected = blocks.loc[blocks.index.repeat(20)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(pairs[["group", "fold", "genuine"]], expected)
+
+    a, b = (test_faces.table.iloc[pairs[side]].reset_index(drop=True) for side in "ab")
+    assert ((a["subject"] == b["subject"]) == pairs["genuine"]).all()
+    assert (a["group"] == pairs["group"]).all() and (b["group"] == pairs["group"]).all()
+    assert not pairs.duplicated(["a", "b"]).any()
+    assert (pairs["a"] < pairs["b"]).all()
+    folds = pd.concat([a.assign(fold=pairs["fold"]), b.assign(fold=pairs["fold"])])
+    assert (folds.groupby("subject")["fold"].nunique() == 1).all()  # people are in one fold
+
+
+def test_the_seed_alone_decides_the_pairs(test_faces):
+    first, again, other = (
+        recognition.pairs_within_groups(test_faces, per_group=200, seed=s) for s in (1, 1, 2)
+    )
+    pd.testing.assert_frame_equal(first, again)
+    assert not first[["a", "b"]].equals(other[["a", "b"]])
+
+
+def test_what_cannot_be_drawn_is_refused(test_faces):
+    # a fold of a group has two people of six pictures: 30 genuine and 36 impostor pairs
+    recognition.pairs_within_groups(test_faces, per_group=600)
+    few = errors.TOO_FEW_PAIRS.format(group="A", found=30, kind="genuine", wanted=31)
+    with pytest.raises(errors.ParameterError, match=f"^{few}$"):
+        recognition.pairs_within_groups(test_faces, per_group=620)
+    for value in (0, 30, -20):
+        with pytest.raises(errors.ParameterError) as caught:
+            recognition.pairs_within_groups(test_faces, per_group=value)
+        assert str(caught.value) == errors.BAD_PAIR_COUNT.format(value=value, step=20)
+    with pytest.raises(errors.ParameterError, match="Unknown group shares 'fair'"):
+        recognition.people(4, 1, use="train", shares="fair", size=32)
+    with pytest.raises(errors.ParameterError, match="Unknown use of identities 'sale'"):
+        recognition.people(4, 1, use="sale", size=32)
+
+
+def test_a_training_set_is_simulated_or_packed(tmp_path):
+    settings = {"n_people": 12, "per_person": 2, "size": 32}
+    faces = recognition.training_set("simfaces", shares="global", **settings)
+    assert recognition.counts(faces).to_dict("index") == {
+        "A": {"identities": 5, "pictures": 10},
+        "B": {"identities": 4, "pictures": 8},
+        "C": {"identities": 2, "pictures": 4},
+        "D": {"identities": 1, "pictures": 2},
+        "all": {"identities": 12, "pictures": 24},
+    }
+    root = fr_trees.identity_tree(tmp_path / "mine", groups=(), people=3, count=2)
+    packed = recognition.training_set("identity_folder", root, size=32)
+    assert packed.folder == tmp_path / "mine-packed-32"
+    assert recognition.counts(packed).to_dict("index") == {"all": {"identities": 3, "pictures": 6}}
+    for people in (faces, packed):
+        shown = recognition.some(people, 4, seed=0)
+        assert shown.images.shape == (4, 3, 32, 32)
+        assert shown.table["item"].isin(people.table["item"]).all()
+
+
+def test_photographs_are_resized_and_get_a_group(tmp_path):
+    path = fr_files.benchmark(tmp_path / "lfw.bin")
+    faces, pairs = recognition.test_set("lfw", path, size=48)
+    assert faces.images.shape[1:] == (3, 48, 48) and faces.images.dtype == torch.uint8
+    whole, same = recognition.test_set("lfw", path, size=112)
+    assert set(pairs["group"]) == {"everybody"} and pairs.equals(same)
+    pictures = [Image.fromarray(face) for face in whole.images.permute(0, 2, 3, 1).numpy()]
+    resized = [p.resize((48, 48), Image.Resampling.BILINEAR) for p in pictures]
+    small = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+    assert (faces.images.int() - small.int()).abs().max() <= 1  # Pillow rounds twice
