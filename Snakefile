@@ -42,7 +42,8 @@ for job in JOBS:
             words=f"--profile {job.profile} {job.experiment} {job.name} {FORCE}",
         # A chapter that needs no runs may be the longest job of all: it must not be left to the end.
         priority: int(job.name == job.profile and not job.inputs)
-        threads: int(config.get("threads", 1))
+        # A job that takes times holds all cores, so that nothing runs beside it.
+        threads: (workflow.cores if job.alone else None) or int(config.get("threads", 1))
         shell:
             "{params.python:q} -m studylib.execute --project {params.root:q}"
             " --threads {threads} {params.words}"

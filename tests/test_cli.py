@@ -7,9 +7,11 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 from filelock import FileLock
 
-from studylib import catalog, cli, errors, execute, plan, runs
+from studylib import calibration, catalog, cli, errors, execute, models, plan, runs
+from studylib.compress import export
 from tests.fixtures import project
 
 
@@ -287,3 +289,54 @@ def test_watched_tells_this_attempt_from_an_earlier_one(root):
     os.utime(reason, ns=(1, 1))
     assert (one.look(), one.kind) == (True, "failed")
     assert one.reason() == "an old reason"
+
+
+def test_a_report_that_runs_alone_takes_all_cores(root):
+    """Snakemake itself says how many threads each job holds."""
+    text = (root / "study.yml").read_text()
+    (root / "study.yml").write_text(text.rstrip() + "\n    alone: true\n")
+    words = ("--snakefile", "Snakefile", "--cores", "3", "--config", "profile=smoke", "-n")
+    command = [sys.executable, "-m", "snakemake", *words]
+    planned = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    held = {job.split(":")[0].strip(): "threads: 3" in job for job in planned.split("rule ")[1:]}
+    assert [name for name, all_of_them in held.items() if all_of_them] == ["tiny_report_smoke"]
+    assert held.keys() == {"all", "tiny_smoke_plain", "tiny_smoke_slow", "tiny_report_smoke"}
+
+
+def finished_run(folder, **parameters):
+    folder.mkdir(parents=True)
+    record = {"schema": 1, "experiment": "fr_tiny", "profile": "smoke", "parameters": parameters}
+    runs.write_record(folder, record)
+    return folder
+
+
+def test_export_writes_the_network_of_a_run(root, capsys):
+    """A network that the run trained, small and of its own size, calibrated on the run's noise."""
+    folder = finished_run(root / "runs" / "tiny" / "smoke-plain", calibration="noise",
+                          n_calibration=4, seed=1)  # fmt: skip
+    settings = {"depth": (1, 1, 1, 1), "width": 0.25, "size": 32, "embedding": 32}
+    model = models.build("iresnet", seed=0, **settings)
+    about = {"architecture": "iresnet", "settings": settings}
+    models.save(model, folder / "network.safetensors", about)
+    assert cli.main(["export", "tiny/smoke-plain", "--to", "onnx"]) == 0
+    assert "mean cosine with the network 1.0000" in capsys.readouterr().out
+    assert cli.main(["export", str(folder), "--reduce-range", "--out", "small.onnx"]) == 0
+    said = capsys.readouterr().out
+    assert "Calibrated on 4 faces (noise), 7-bit weights." in said and "small.onnx: 0." in said
+    faces = calibration.faces("noise", 4, real=None, seed=1, size=32)
+    plain = export.run(root / "fr_tiny-smoke-plain-fp32.onnx", faces.images)
+    with torch.no_grad():
+        torch.testing.assert_close(plain, model.eval()(faces.images), atol=1e-4, rtol=1e-4)
+    assert (root / "small.onnx").stat().st_size < 0.5 * (
+        root / "fr_tiny-smoke-plain-fp32.onnx"
+    ).stat().st_size
+
+
+def test_export_without_a_run_or_a_network(root, capsys):
+    assert cli.main(["export", "tiny/smoke-plain"]) == 2
+    folder = root / "runs" / "tiny" / "smoke-plain"
+    assert capsys.readouterr().err == f"study: {errors.NOT_FINISHED.format(folder=folder)}\n"
+    finished_run(folder, n=4)
+    assert cli.main(["export", "tiny/smoke-plain"]) == 2
+    message = errors.NO_RUN_NETWORK.format(folder=folder, file="network.safetensors")
+    assert capsys.readouterr().err == f"study: {message}\n"

@@ -312,6 +312,7 @@ reports:
     title: A report on the second
     notebook: notebooks/tiny_report.ipynb
     of: [second]
+    parameters: {experiment: {run: tiny/plain, file: outcomes.parquet}}
 """
 
 
@@ -327,7 +328,8 @@ def test_a_run_may_take_a_file_of_an_earlier_run(tmp_path):
     taken = "runs/tiny/smoke-slow/weights.safetensors"
     assert only.parameters == {"mode": taken, "seed": 4}
     assert only.inputs == (root / "runs" / "tiny" / "smoke-slow",)
-    assert report.inputs == (only.folder,)
+    assert report.inputs == (only.folder, root / "runs" / "tiny" / "smoke-plain")
+    assert report.parameters["experiment"] == "runs/tiny/smoke-plain/outcomes.parquet"
 
     for job in (*first, only):
         pretend_done(job)
@@ -340,11 +342,28 @@ def test_a_run_may_take_a_file_of_an_earlier_run(tmp_path):
     ("old", "new", "problem"),
     [
         ("tiny/slow", "tiny/dead", "takes a file of tiny/dead, which profile smoke does not make"),
-        ("tiny/slow", "second/only", "second takes a file of second, which must stand above it"),
-        ("tiny/slow", "other/run", "second takes a file of other, which must stand above it"),
+        ("tiny/slow", "second/only", "second takes a file of second, which must stand above"),
+        ("tiny/plain", "tiny/bad", "takes a file of tiny/bad, which profile smoke does not make"),
+        ("tiny/slow", "other/run", "second takes a file of other, which must stand above"),
     ],
 )
 def test_a_file_of_a_run_that_nobody_makes_is_refused(tmp_path, old, new, problem):
     root = with_second(tmp_path, SECOND.replace(old, new))
     with pytest.raises(errors.ParameterError, match=problem):
         plan.load(root / "study.yml")
+
+
+def test_a_report_may_ask_to_run_alone(study, root):
+    assert not any(job.alone for job in study.jobs("smoke"))
+    text = (root / "study.yml").read_text()
+    (root / "study.yml").write_text(text.rstrip() + "\n    alone: true\n")
+    assert [job.alone for job in plan.load(root / "study.yml").jobs("smoke")] == [
+        False,
+        False,
+        True,
+    ]
+    (root / "study.yml").write_text(text.rstrip() + "\n    alone: much\n")
+    with pytest.raises(errors.ParameterError) as caught:
+        plan.load(root / "study.yml")
+    problem = "alone of report tiny_report must be true or false"
+    assert str(caught.value) == errors.BAD_PLAN.format(file=root / "study.yml", problem=problem)

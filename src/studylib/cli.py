@@ -128,6 +128,30 @@ def _parser() -> argparse.ArgumentParser:
     _profile_flag(status, None)
     _json_flag(status)
 
+    export = _command(
+        commands,
+        "export",
+        _export,
+        "write a finished run's network as an ONNX file, in fp32 or as real int8",
+    )
+    export.add_argument("run", metavar="RUN", help="as `study status` shows it, or a run's folder")
+    export.add_argument(
+        "--to",
+        choices=("onnx", "onnx-int8"),
+        default="onnx-int8",
+        help="fp32, or int8 calibrated on the run's own kind of faces (default: onnx-int8)",
+    )
+    export.add_argument(
+        "--reduce-range",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="7-bit weights, which no processor's int8 sums overflow (default: where this "
+        "machine's do)",
+    )
+    export.add_argument(
+        "--out", type=Path, metavar="FILE", help="default: EXPERIMENT-RUN-int8.onnx or -fp32.onnx"
+    )
+
     _audit_flags(
         _command(
             commands,
@@ -219,6 +243,62 @@ def _audit(args) -> int:
     files = audit.write(report, folder)
     audit.show(report, files)
     return DONE
+
+
+def _export(args) -> int:
+    """Write the network of a finished run as an ONNX file, and say how far it is the same."""
+    import torch.nn.functional as F
+
+    from studylib import embed
+    from studylib.compress import export
+
+    given = Path(args.run)
+    folder = given if given.is_dir() else _load(args).runs_dir / args.run
+    made = runs.read(folder)
+    network = _network(made)
+    faces = _calibration_faces(made, network)
+    kind = "fp32" if args.to == "onnx" else "int8"
+    out = args.out or Path(f"{made.record['experiment']}-{folder.resolve().name}-{kind}.onnx")
+    if kind == "fp32":
+        export.write(network, out, faces.images)
+    else:
+        reduced = export.saturates() if args.reduce_range is None else args.reduce_range
+        export.write_int8(network, out, faces.images, reduce_range=reduced)
+        print(
+            f"Calibrated on {len(faces)} faces ({faces.origin}), {7 if reduced else 8}-bit weights."
+        )
+        if not reduced:
+            print("For processors without VNNI or dot products, write it with --reduce-range.")
+    found, wanted = export.run(out, faces.images), embed.embed(network, faces)
+    cosine = F.cosine_similarity(found, wanted).mean().item()
+    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, mean cosine with the network {cosine:.4f}")
+    return DONE
+
+
+def _network(made: runs.Finished):
+    """Return the network that a run trained, or else the one that it was about."""
+    from studylib import models
+
+    file = made.folder / "network.safetensors"
+    if file.is_file():
+        return models.load(file)
+    if "network" not in made.parameters:
+        raise errors.RunError(errors.NO_RUN_NETWORK.format(folder=made.folder, file=file.name))
+    return models.load(made.parameters["network"])
+
+
+def _calibration_faces(made: runs.Finished, network):
+    """Return the faces that a run calibrated on, drawn again; synthetic ones if it did not."""
+    from studylib import calibration, datasets
+
+    known = made.parameters
+    source, seed, real = known.get("calibration", "synthetic"), known.get("seed", 0), None
+    if source == "real":
+        faces, _ = datasets.load(known["eval_set"], known["data_root"])
+        real, _ = faces.split_by_subject(known["spare"] or 0.5, seed)
+    size = {"size": network.pixels.size} if hasattr(network, "pixels") else {}
+    n = known.get("n_calibration", 128)
+    return calibration.faces(source, n, real=real, seed=seed, **size)
 
 
 def _load(args) -> plan.Plan:

@@ -48,6 +48,26 @@ def settings(runs: dict[str, Finished]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def trainings(runs: dict[str, Finished]) -> pd.DataFrame:
+    """What each network of `fr_training` was trained on, and how that ended: a row a run."""
+    rows = []
+    for name, run in runs.items():
+        history, asked = run.table("history"), run.parameters
+        simulated = asked["data_set"] == "simfaces"
+        rows.append(
+            {
+                "run": name,
+                "architecture": asked["architecture"],
+                "trained on": asked["shares"] if simulated else asked["data_set"],
+                "seed": asked["seed"],
+                "epochs": len(history),
+                "last loss": history["loss"].iloc[-1],
+                "minutes": run.record["wall_seconds"] / 60,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def variants(table: pd.DataFrame) -> list[str]:
     """The <run>/<variant> names of a joined table."""
     return [c.removeprefix("score_") for c in table if c.startswith("score_")]

@@ -24,7 +24,7 @@ FILE = "study.yml"
 _TOP = {"profiles", "experiments", "reports"}
 _EXPERIMENT = {"title", "notebook", "parameters", "runs", "profiles"}
 _PROFILE = {"parameters", "runs"}
-_REPORT = {"title", "notebook", "of", "files", "parameters", "profiles"}
+_REPORT = {"title", "notebook", "of", "files", "alone", "parameters", "profiles"}
 _RUN = "run"  # key of a parameter {run: EXPERIMENT/RUN, file: NAME}: a file that a run leaves
 _GIVEN = {"out_dir"}  # set by the runner, and no part of what a result depends on
 
@@ -51,6 +51,8 @@ class Job:
         The folders of the runs that it reads: those of a report, or one whose file a run takes.
     files : tuple of pathlib.Path
         The files of the project that a report reads: a change in one makes it stale.
+    alone : bool
+        Whether nothing else may run beside it, as where it takes times.
     """
 
     root: Path
@@ -63,6 +65,7 @@ class Job:
     parameters: dict
     inputs: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+    alone: bool = False
 
     @property
     def id(self) -> str:
@@ -118,7 +121,7 @@ class Plan:
             _choice("experiment", name, known)
         reports = [r for r in self.reports if r in wanted]
         read = {e for r in reports for e in self.reports[r]["of"]}
-        read |= {e for name in {*wanted, *read} & {*self.experiments} for e in self._takes(name)}
+        read |= {e for name in {*wanted, *read} for e in self._takes(name)}
         made = [
             job
             for name in self.experiments
@@ -142,14 +145,14 @@ class Plan:
         made = []
         for run in (r for r in spec["runs"] if r in chosen):
             given, inputs = self._files_of_runs({**common, **spec["runs"][run]}, profile)
-            made.append(self._job(name, f"{profile}-{run}", profile, given, inputs))
+            made.append(self._job(name, f"{profile}-{run}", profile, given, taken=inputs))
         return made
 
     def _takes(self, name: str) -> set[str]:
-        """The experiments of whose runs some run of this one takes a file."""
-        spec = self.experiments[name]
+        """The experiments of whose runs an experiment or report takes a file."""
+        spec = self.experiments.get(name) or self.reports[name]
         profiles = (special.get("parameters", {}) for special in spec["profiles"].values())
-        sets = (spec["parameters"], *profiles, *spec["runs"].values())
+        sets = (spec["parameters"], *profiles, *spec.get("runs", {}).values())
         return {
             value[_RUN].partition("/")[0]
             for given in sets
@@ -174,9 +177,11 @@ class Plan:
         given = {"runs_dir": self.runs_dir.name} if read else {}
         given |= spec["parameters"] | spec["profiles"].get(profile, {}).get("parameters", {})
         files = tuple(self.root / file for file in spec["files"])
-        return self._job(name, profile, profile, given, tuple(j.folder for j in read), files)
+        given, taken = self._files_of_runs(given, profile)
+        folders = tuple(j.folder for j in read)
+        return self._job(name, profile, profile, given, folders, files, taken)
 
-    def _job(self, experiment, name, profile, parameters, inputs=(), files=()) -> Job:
+    def _job(self, experiment, name, profile, parameters, inputs=(), files=(), taken=()) -> Job:
         spec = self.experiments.get(experiment) or self.reports[experiment]
         notebook = self.root / spec["notebook"]
         offered = {"profile": profile, "run_names": [folder.name for folder in inputs]}
@@ -190,8 +195,9 @@ class Plan:
             notebook=notebook,
             folder=self.runs_dir / experiment / name,
             parameters=parameters | told,
-            inputs=inputs,
+            inputs=tuple(dict.fromkeys((*inputs, *taken))),
             files=files,
+            alone=spec.get("alone", False),
         )
 
 
@@ -218,10 +224,10 @@ def load(path: Path | str) -> Plan:
     )
     for name, spec in plan.experiments.items():
         _check_experiment(plan, name, spec, path)
-    for name in plan.experiments:
-        _check_files_of_runs(plan, name, path)
     for name, spec in plan.reports.items():
         _check_report(plan, name, spec, path)
+    for name in (*plan.experiments, *plan.reports):
+        _check_files_of_runs(plan, name, path)
     return plan
 
 
@@ -248,15 +254,19 @@ def _is_file_of_run(value) -> bool:
 
 def _check_files_of_runs(plan: Plan, name: str, path: Path) -> None:
     """Refuse a file of a run that is not made before: experiments are made in their order."""
-    before = list(plan.experiments)[: list(plan.experiments).index(name)]
+    before = list(plan.experiments)
+    if name in plan.experiments:
+        before = before[: before.index(name)]
     for profile in plan.profiles:
-        for job in plan._experiment_jobs(name, profile):
+        if name in plan.experiments:
+            jobs = plan._experiment_jobs(name, profile)
+        else:
+            jobs = [plan._report_job(name, profile)]
+        for job in jobs:
             for folder in job.inputs:
                 experiment = folder.parent.name
                 if experiment not in before:
-                    raise _bad(
-                        path, f"{name} takes a file of {experiment}, which must stand above it"
-                    )
+                    raise _bad(path, f"{name} takes a file of {experiment}, which must stand above")
                 made = {other.folder for other in plan._experiment_jobs(experiment, profile)}
                 if folder not in made:
                     run = folder.name.removeprefix(f"{profile}-")
@@ -274,6 +284,8 @@ def _check_report(plan: Plan, name: str, spec: dict, path: Path) -> None:
     spec["of"] = _names(spec, "of", path, where, plan.experiments, "experiment")
     spec["parameters"] = dict(_section(spec, "parameters", path, where, _REPORT))
     _check_profiles(plan, spec, path, where, _REPORT, {"parameters"})
+    if not isinstance(spec.get("alone", False), bool):
+        raise _bad(path, f"alone of {where} must be true or false")
     spec["files"] = spec.get("files") or []
     for file in spec["files"]:
         if not (path.parent / str(file)).is_file():

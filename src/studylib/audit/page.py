@@ -9,13 +9,10 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-import pandas as pd
-
 from studylib import __version__, charts, charts_fairness
-from studylib.audit import conclude, text
+from studylib.audit import conclude, frames, text
 from studylib.metrics import fairness
 
-_RATES = {"accuracy": "accuracy", "fmr": "FMR", "fnmr": "FNMR"}
 MOST_DRAWN = 4  # columns with charts; more make a page too long, and their tables are there
 _STYLE = """
 :root { color-scheme: light; }
@@ -140,57 +137,21 @@ def _picture(chart) -> str:
 
 
 def _rates_chart(rules: dict, source: str):
-    rows = []
-    for part in rules.values():
-        for group, values in part["groups"].items():
-            for metric in (m for m in _RATES if m in values):
-                if values[metric] is None:
-                    continue
-                low, high = (bound / 100 for bound in values["intervals"][metric])
-                n = {"fmr": "n_impostor", "fnmr": "n_genuine"}.get(metric, "n")
-                about = {"series": part["label"], "group": group, "metric": _RATES[metric]}
-                rows.append(about | {"value": values[metric] / 100, "low": low, "high": high})
-                rows[-1]["n"] = values[n]
     return charts_fairness.group_intervals(
-        pd.DataFrame(rows), source=source, metric_title="rate", title="Rates by group"
+        frames.rates(rules), source=source, metric_title="rate", title="Rates by group"
     )
 
 
 def _panel_chart(rules: dict, source: str) -> list[str]:
-    """Draw the panel; bands begin at the fairest value: only what is less fair stands out."""
-    rows, left_out = [], []
-    for part in rules.values():
-        for key, value in part["fairness"].items():
-            if value is None:
-                left_out.append(f"{text.title(key)} ({part['label']})")
-                continue
-            low, high = part["fairness_intervals"][key]
-            band = part["null_bands"][key] or [None] * 3
-            if part["null_bands"][key]:
-                band = _from_fairest(key, band)
-            about = {"series": part["label"], "metric": text.title(key), "value": value}
-            rows.append(about | {"low": low, "high": high})
-            rows[-1] |= dict(zip(("null_low", "null_median", "null_high"), band, strict=True))
-    if not rows:
+    table, left_out = frames.panel(rules)
+    if table.empty:
         return []
-    table = pd.DataFrame(rows)
-    numbers = table.columns.difference(["series", "metric"])
-    table[numbers] = table[numbers].astype(float)
     parts = [_picture(charts_fairness.panel_bands(table, source=source))]
     parts.append("<p>Bands begin at the fairest value: being fairer than chance is no finding.</p>")
     if left_out:
         listed = _safe(", ".join(left_out))
         parts.append(f"<p>Not drawn, since infinite or not defined: {listed}.</p>")
     return parts
-
-
-def _from_fairest(key: str, band: list) -> list:
-    """Stretch a null band to the fairest end of the metric (100 where 1 is shown in per cent)."""
-    metric = fairness.METRICS.get(key)
-    if conclude.higher_is_fairer(key):
-        return [*band[:2], 100.0 if metric.points else 1.0]
-    low = 0.0 if metric is None else metric.low
-    return [low, *band[1:]]
 
 
 def _definitions(report: dict) -> str:
