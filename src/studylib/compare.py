@@ -42,8 +42,10 @@ def settings(runs: dict[str, Finished]) -> pd.DataFrame:
     rows = {}
     for name, run in runs.items():
         asked = {key: run.parameters[key] for key in SETTINGS}
+        if asked["method"] != "qat":
+            asked |= {"train_norm": ""}
         if asked["method"] == "ptq":
-            asked |= {"train_norm": "", "steps": ""}
+            asked |= {"steps": ""}
         rows[name] = asked | {"calibration faces": len(run.table("calibration"))}
     return pd.DataFrame.from_dict(rows, orient="index")
 

@@ -71,6 +71,17 @@ def test_a_readers_own_pictures_with_groups(tmp_path, own_pictures):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_rounding_is_learned(tmp_path, own_pictures):
+    asked = {"method": "rounding", "precisions": ["fp32", "w4", "fp16"], "steps": 20}
+    about = {"eval_set": "folder", "data_root": str(own_pictures), "calibration": "real"}
+    out = execute(tmp_path, **asked, **about, spare=0.34, n_calibration=8)
+    learned = runs.read(out).table("rounding")
+    assert set(learned["variant"]) == {"w4"}  # fp16 has no grid to choose on
+    assert (learned["learned"] <= learned["nearest"]).all()
+    assert learned["gain"].median() > 0.1 and learned["moved"].max() < 0.5
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
