@@ -191,7 +191,7 @@ ENTRIES = _entries(
     ),
     Entry(
         name="unlabelled",
-        title="Your own faces without any label, to calibrate or to distil with",
+        title="Your own faces without any label",
         kind="faces",
         tier="open",
         licence="Yours to know; nothing is copied or sent, and the book does not show them",
@@ -319,8 +319,8 @@ ENTRIES = _entries(
             get="Ask the owners for it, unpack it to ROOT/<race>/<id>/<picture>.jpg (aligned to "
             "112 x 112 px, as the papers did), and pass ROOT as data_root",
             labels="Four groups (african, asian, caucasian, indian) by the folders, assigned by "
-            f"its authors and not self-reported; {shares}. Its authors say that it shares nobody "
-            "with RFW",
+            f"its authors and not self-reported; {shares}. Whether it shares people "
+            "with RFW was not checked here",
             size_mb=0.0,
             reader="studylib.datasets.identities",
         )

@@ -139,7 +139,8 @@ def _parser() -> argparse.ArgumentParser:
         "--to",
         choices=("onnx", "onnx-int8"),
         default="onnx-int8",
-        help="fp32, or int8 calibrated on the run's own kind of faces (default: onnx-int8)",
+        help="fp32, or int8 calibrated on faces as in the run, generated ones if it had none "
+        "(default: onnx-int8)",
     )
     export.add_argument(
         "--reduce-range",
@@ -271,7 +272,10 @@ def _export(args) -> int:
             print("For processors without VNNI or dot products, write it with --reduce-range.")
     found, wanted = export.run(out, faces.images), embed.embed(network, faces)
     cosine = F.cosine_similarity(found, wanted).mean().item()
-    print(f"{out}: {out.stat().st_size / 1e6:.2f} MB, mean cosine with the network {cosine:.4f}")
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.2f} MB, mean cosine with the network {cosine:.4f} "
+        "on these faces"
+    )
     return DONE
 
 

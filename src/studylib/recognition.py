@@ -1,9 +1,9 @@
 """Identities to train a recognition network on, and pairs to test it by: simulated, or yours.
 
-Simulated training sets differ in their group shares, and the simulated test is laid out as RFW. The
-shares stand to each other as those of the data sets that Neto et al. 2023 compare: one made
-balanced, one that follows a large population, one that follows who is in the press. The numbers
-themselves are this study's own, and so are the groups: simulated faces of simulated groups.
+Simulated training sets differ in their group shares, and the simulated test is laid out as RFW.
+Three sets of shares are patterned after the kinds of training set in use: one made balanced, one
+that follows a large population, one that follows who is in the press. The numbers are this study's
+own, and so are the groups: simulated faces of simulated groups.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def training_set(
     root: str | Path | None = None,
     *,
     packed_dir: str | Path | None = None,
+    broken: str = "refuse",
     shares: str = "balanced",
     n_people: int = 400,
     per_person: int = 12,
@@ -54,7 +55,9 @@ def training_set(
     root : path, optional
         The reader's own copy of such a set.
     packed_dir : path, optional
-        Where its pictures are decoded to, once; a folder `packed` beside root by default.
+        Where its pictures are decoded to, once; a folder ROOT-packed-SIZE beside root by default.
+    broken : {"refuse", "skip"}
+        What to do about a picture that cannot be decoded: see `packed.pack`.
     shares, n_people, per_person, seed, device
         Of simulated people alone: see `people`.
     size : int
@@ -76,9 +79,9 @@ def training_set(
         about = {"use": "train", "shares": shares, "size": size, "seed": seed, "device": device}
         return people(n_people, per_person, **about)
     pictures = datasets.open_identities(data_set, root)
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().absolute()
     folder = Path(packed_dir or root.with_name(f"{root.name}-packed-{size}")).expanduser()
-    return packed.pack(pictures, folder, size=size)
+    return packed.pack(pictures, folder, size=size, broken=broken)
 
 
 def test_set(

@@ -7,10 +7,12 @@ measured and the simulation can be held against it. Both files take uint8 faces,
 The int8 file is in QDQ form: pairs of QuantizeLinear and DequantizeLinear stand around each
 convolution, dense layer and residual sum, and the runtime replaces them by integer kernels.
 Activations are uint8, affine, one range a tensor; weights int8, symmetric, a range for each output
-channel; the embedding leaves in floating point. In two points this differs from the simulation's
-w8a8. The result of a convolution is rounded *before* its PReLU, too, because the integer kernel
-has to give integers and the runtime has no integer PReLU. And the first convolutions, which hold
-next to no weights but the widest ranges, can be left in floating point.
+channel; the embedding leaves in floating point. This differs from the simulation's w8a8. Weights
+have symmetric grids. The result of a convolution is rounded *before* its PReLU, too, because the
+integer kernel has to give integers and the runtime has no integer PReLU; and so is whatever goes
+into an integer layer, such as the output of a batch normalisation that could not be folded. The
+first convolutions, which hold next to no weights but the widest ranges, can be left in floating
+point.
 
 The trap. x86 processors with AVX2 alone multiply uint8 by int8 with an instruction that adds two
 neighbouring products in 16 bits: 255 * 127 * 2 does not fit, and the sum stops at 32,767. Only

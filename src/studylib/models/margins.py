@@ -124,7 +124,8 @@ def adaface(
 
     The norm's distance from the mean, in standard deviations times h and held within -1..1, is q;
     the angle loses m q and the cosine m + m q. So a good picture far from its centre is pulled
-    more, a bad one less. Embeddings that were normalised before have q = 0, and this is CosFace.
+    more, a bad one less. Embeddings that were normalised before have q = 0, and this is CosFace: at
+    once with t_alpha 1, else as soon as the running statistics have settled.
 
     Parameters
     ----------
