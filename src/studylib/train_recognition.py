@@ -48,7 +48,6 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -312,7 +311,7 @@ def _check(backbone, head, data, device, *, epochs, batch_size, lr, every) -> No
     errors.at_least(2, batch_size=batch_size)  # normalisation needs two
     if not lr > 0:
         raise errors.ParameterError(errors.NOT_ABOVE_ZERO.format(what="lr", value=lr))
-    labels, (centres, wanted) = _labels(data), head.weight.shape
+    labels, (centres, wanted) = packed.labels_of(data), head.weight.shape
     low, high = labels.min(initial=0), labels.max(initial=0)
     if not 0 <= low <= high < centres:
         allowed = f"from 0 to {centres - 1} (the head has {centres} classes)"
@@ -327,12 +326,6 @@ def _check(backbone, head, data, device, *, epochs, batch_size, lr, every) -> No
         raise errors.ParameterError(text)
     if found != wanted:
         raise errors.ParameterError(errors.OTHER_EMBEDDING.format(found=found, wanted=wanted))
-
-
-def _labels(data: Packed | Faces) -> np.ndarray:
-    if "label" not in data.table:
-        raise errors.DataError(errors.NO_LABELS.format(origin=data.origin))
-    return data.table["label"].to_numpy(np.int64)
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -440,8 +433,7 @@ def _write(work: _Work) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     about = {"settings": work.settings, "state": {name: getattr(work, name) for name in STATE}}
     content = {"format": FORMAT, "about": about, "sha256": size.digest(tensors, about)}
-    note = {_KEY: json.dumps(content)}
-    _replace(work.folder / CHECKPOINT, lambda scratch: save_file(tensors, scratch, note))
+    size.save_tensors(tensors, work.folder / CHECKPOINT, {_KEY: json.dumps(content)})
     _replace(work.folder / METRICS, pd.DataFrame(work.rows, columns=HISTORY).to_parquet)
 
 
@@ -512,7 +504,7 @@ def _source(data: Packed | Faces) -> str:
         return hashlib.sha256((data.folder / packed.MANIFEST).read_bytes()).hexdigest()
     digest = hashlib.sha256(str(tuple(data.images.shape)).encode())
     digest.update(data.images.contiguous().cpu().numpy())
-    digest.update(_labels(data))
+    digest.update(packed.labels_of(data))
     return digest.hexdigest()
 
 

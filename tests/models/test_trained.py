@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, saved, monkeypatch):
         scratch.write_bytes(b"half of it")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(models, "save_file", full)
+    monkeypatch.setattr("studylib.compress.size.save_file", full)
     with pytest.raises(OSError, match="No space"):
         models.save(models.build("iresnet", **TINY), saved, ABOUT)
     assert saved.read_bytes() == before and list(tmp_path.iterdir()) == [saved]

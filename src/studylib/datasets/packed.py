@@ -236,7 +236,7 @@ def from_faces(faces: Faces, folder: str | Path) -> Packed:
     DataError
         Faces without labels, or as `pack`.
     """
-    labels, images = _labels(faces), faces.images
+    labels, images = labels_of(faces), faces.images
     classes = faces.classes or tuple(str(k) for k in range(labels.max(initial=-1) + 1))
 
     def chunk(start: int, stop: int) -> tuple[np.ndarray, list]:
@@ -374,7 +374,7 @@ def _reader(data: Packed | Faces, pinned: bool) -> Callable:
     if isinstance(data, Packed):
         pixels, labels, to_nchw = data.pixels, data.labels, (0, 3, 1, 2)
     else:
-        pixels, labels = data.images.cpu().contiguous().numpy(), _labels(data)
+        pixels, labels = data.images.cpu().contiguous().numpy(), labels_of(data)
         to_nchw = (0, 1, 2, 3)
 
     def read(index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -390,10 +390,11 @@ def _reader(data: Packed | Faces, pinned: bool) -> Callable:
     return read
 
 
-def _labels(faces: Faces) -> np.ndarray:
-    if "label" not in faces.table:
-        raise errors.DataError(errors.NO_LABELS.format(origin=faces.origin))
-    return faces.table["label"].to_numpy(np.int64)
+def labels_of(data: Packed | Faces) -> np.ndarray:
+    """Labels of faces in memory or packed: int64 (N,); DataError where they have none."""
+    if "label" not in data.table:
+        raise errors.DataError(errors.NO_LABELS.format(origin=data.origin))
+    return data.table["label"].to_numpy(np.int64)
 
 
 def _ahead(function: Callable, items: Iterable, workers: int, depth: int) -> Iterator:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import os
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from studylib import errors
-from studylib.compress.size import digest
+from studylib.compress.size import digest, save_tensors
 from studylib.models import sface
 from studylib.models.fer_cnn import fer_cnn, parameter_count
 from studylib.models.iresnet import BLOCKS, iresnet
@@ -127,12 +125,7 @@ def save(model: nn.Module, path: str | Path, about: dict) -> None:
         raise errors.ParameterError(message)
     about = {**about, "settings": settings}
     content = {"format": _FORMAT, "about": about, "sha256": digest(tensors, about)}
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, scratch, {_KEY: json.dumps(content)})
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    save_tensors(tensors, path, {_KEY: json.dumps(content)})
 
 
 def read(path: str | Path) -> tuple[nn.Sequential, dict]:
