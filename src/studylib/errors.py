@@ -186,6 +186,10 @@ OTHER_NETWORK = (
     "same layers, prepared in the same way."
 )
 BAD_BITS = "{bits} bits cannot be quantised here: use 2 to 8 bits."
+NOTHING_TO_CALIBRATE = (
+    "{value!r} leaves activations as they are, so there are no ranges to calibrate: name a "
+    "precision with two widths, such as w4a4."
+)
 NOT_CALIBRATED = (
     "The activation quantiser {module} has seen no data: run quantize.calibrate on a calibration "
     "set before the network is used."
@@ -217,6 +221,10 @@ BAD_DEPTH = (
 NOT_A_NETWORK = (
     "{path} is not a whole network of this study: {problem}. Write it again with models.save, or "
     "name the right file."
+)
+NOT_DLIB = (
+    "{path} is not dlib's face recognition network as dlib writes it: {problem}. Name the file "
+    "dlib_face_recognition_resnet_model_v1.dat, whole and unpacked."
 )
 NOT_AS_BUILT = (
     "The network to save is not {name} with the settings {settings}: {problem}. Give the "
@@ -405,6 +413,10 @@ BAD_CONFIG = (
 # metrics
 NOT_FINITE = "{count} of {total} scores are NaN or infinite: remove these pairs or mend the scores."
 ONE_KIND = "There are {genuine} genuine and {impostor} impostor pairs: error rates need both kinds."
+ONE_KIND_OF_GROUP = (
+    "The group {group!r} has {genuine} genuine and {impostor} impostor pairs: a comparison of "
+    "groups needs both kinds of each, so check the list of pairs."
+)
 NOT_RATES = "{value:g} is no rate: give fractions from 0 to 1 (divide percentages by 100)."
 NOT_CODES = "{what} must hold whole numbers (class or group codes); turn names into codes first."
 CODE_RANGE = "{what} must hold codes {allowed}, but goes from {low} to {high}."
@@ -440,6 +452,22 @@ ONE_GROUP = (
 )
 BAD_RATE = "{what} is a rate: at least 0 and below 1, got {value}."
 
+SAME_VERSION = (
+    "The runs {first} and {other} both quantise {network} with the source {source!r}: name in "
+    "run_names the ones to compare."
+)
+OTHER_FP32 = (
+    "The runs {first} and {other} say that they quantise {network}, but their fp32 scores differ "
+    "by up to {most:.2g}: they are of different networks. Make the older one anew."
+)
+NO_REFERENCE = (
+    "The run {run} has no fp32 scores, so nothing can be said of what quantising changed: run it "
+    "with fp32 among its precisions."
+)
+NOTHING_GROUPED = (
+    "No run's pairs lie in two or more groups (evaluated on: {sets}), and this page compares "
+    "groups: give it runs on a set that names them, such as simfaces or rfw."
+)
 OTHER_PAIRS = (
     "The runs {first} and {other} scored different pairs, so they cannot be compared pair by pair: "
     "give them one evaluation set, seed and share of people kept for calibration."
@@ -613,5 +641,6 @@ BOOK_FAILED = (
 NOT_EMBEDDED = "The data set {name!r} cannot be fetched for you. How to get it: {get}"
 NOBODY_SPARE = (
     "Real faces cannot calibrate when everybody is evaluated: set spare to the share of people to "
-    "keep for calibration (such as 0.5), or choose synthetic or noise."
+    "keep for calibration (such as 0.5; only sets whose pairs are not fixed can spare some), name "
+    "another set of the catalog and its root, or choose generator, synthetic or noise."
 )

@@ -48,6 +48,6 @@ def test_london_all_pairs(sface, london_root):
 
 def test_unknown_network():
     with pytest.raises(
-        errors.ParameterError, match=r"Unknown network 'sfaze'. Choose one of: sface"
+        errors.ParameterError, match=r"Unknown network 'sfaze'. Choose one of: dlib, sface"
     ):
         models.load("sfaze")

@@ -187,3 +187,31 @@ def test_tensors_of_another_type_are_refused(saved):
         metadata = file.metadata()
     save_file({key: value.half() for key, value in load_file(saved).items()}, saved, metadata)
     refused(saved, "stem.conv.weight is ('F16', [8, 3, 3, 3]), expected ('F32', [8, 3, 3, 3])")
+
+
+def test_what_is_known_of_a_network(tmp_path):
+    settings = {"depth": [1, 1, 1, 1], "width": 0.125, "size": 48, "embedding": 32}
+    about = {"architecture": "iresnet", "settings": settings, "trained_on": "skewed", "seed": 2}
+    path = tmp_path / "mine" / "network.safetensors"
+    path.parent.mkdir()
+    models.save(models.build("iresnet", **settings, seed=0), path, about)
+    assert models.describe(path) == {
+        "network": "mine",
+        "architecture": "iresnet",
+        "trained_on": "skewed",
+        "training_seed": 2,
+        "size": 48,
+    }
+    about = {"architecture": "mobilefacenet", "settings": {"width": 0.125}}
+    models.save(models.build("mobilefacenet", width=0.125, seed=0), path, about)
+    assert models.describe(path)["size"] == 112  # its default
+    assert models.describe(path)["trained_on"] is None
+    assert models.describe("sface") == {
+        "network": "sface",
+        "architecture": "sface",
+        "trained_on": "as its package carries it",
+        "training_seed": None,
+        "size": 112,
+    }
+    with pytest.raises(errors.ParameterError, match="Unknown network 'sfake'"):
+        models.describe("sfake")

@@ -11,9 +11,9 @@ import safetensors
 import torch
 from torch import nn
 
-from studylib import errors
+from studylib import align, errors
 from studylib.compress.size import digest, save_tensors
-from studylib.models import sface
+from studylib.models import dlib_resnet, sface
 from studylib.models.fer_cnn import fer_cnn, parameter_count
 from studylib.models.iresnet import BLOCKS, iresnet
 from studylib.models.mobilefacenet import mobilefacenet
@@ -22,6 +22,7 @@ __all__ = [
     "ARCHITECTURES",
     "PRETRAINED",
     "build",
+    "describe",
     "fer_cnn",
     "iresnet",
     "load",
@@ -31,7 +32,7 @@ __all__ = [
     "save",
 ]
 
-PRETRAINED = {"sface": sface.load}
+PRETRAINED = {"sface": sface.load, "dlib": dlib_resnet.load}
 ARCHITECTURES = {
     **{f"iresnet{depth}": functools.partial(iresnet, depth) for depth in BLOCKS},
     "iresnet": iresnet,
@@ -91,10 +92,47 @@ def load(name: str | Path) -> nn.Module:
     DataError
         If the file is missing, or is no network of this study.
     """
-    if Path(name).name != str(name) or Path(name).suffix:
+    if _is_file(name):
         return read(name)[0]
     errors.one_of("network", name, PRETRAINED)
     return PRETRAINED[name]()
+
+
+def describe(name: str | Path) -> dict:
+    """What is known of a network that `load` takes, without building it.
+
+    Returns
+    -------
+    dict
+        network (its name, or the folder that holds its file), architecture, trained_on and
+        training_seed (empty where nobody noted them), size (side of the faces it takes, in pixels).
+
+    Raises
+    ------
+    DataError, ParameterError
+        As `load`.
+    """
+    if not _is_file(name):
+        errors.one_of("network", name, PRETRAINED)
+        return dict.fromkeys(("network", "architecture"), str(name)) | {
+            "trained_on": "as its package carries it",
+            "training_seed": None,
+            "size": align.SIZE,
+        }
+    _, about = _content(Path(name))
+    default = inspect.signature(ARCHITECTURES[about["architecture"]]).parameters["size"].default
+    return {
+        "network": Path(name).absolute().parent.name,
+        "architecture": about["architecture"],
+        "trained_on": about.get("trained_on"),
+        "training_seed": about.get("seed"),
+        "size": about["settings"].get("size", default),
+    }
+
+
+def _is_file(name: str | Path) -> bool:
+    """Whether a network's name is a path: anything with a folder or a suffix in it."""
+    return Path(name).name != str(name) or bool(Path(name).suffix)
 
 
 def save(model: nn.Module, path: str | Path, about: dict) -> None:
