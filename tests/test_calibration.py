@@ -1,10 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from studylib import calibration, errors
+from studylib import align, calibration, errors, recognition
 from studylib.synthetic import generated, simfaces
+from tests.fixtures import fr_trees
 
 
 def test_real_faces_are_drawn_from_those_set_aside(orl):
@@ -23,7 +26,7 @@ def test_noise_is_seeded_and_uniform():
 
 
 def test_unknown_source():
-    with pytest.raises(errors.ParameterError, match=r"calibration source 'fake'. .* noise, real"):
+    with pytest.raises(errors.ParameterError, match=r"calibration source 'fake'. .* noise, .*real"):
         calibration.faces("fake", 4, real=None, seed=0)
 
 
@@ -35,6 +38,40 @@ def test_nobody_set_aside():
 def test_no_faces_asked_for():
     with pytest.raises(errors.ParameterError, match="n_calibration must be at least 1, got 0"):
         calibration.faces("noise", 0, real=None, seed=0)
+
+
+def test_a_generator_draws_the_spare_people_and_nobody_twice():
+    drawn = calibration.faces("generator", 12, real=None, seed=3, size=32)
+    spare = recognition.people(12, 1, use="spare", size=32, seed=3)
+    assert drawn.table["subject"].tolist() == spare.table["subject"].tolist()
+    assert drawn.table["subject"].is_unique and set(drawn.table["domain"]) == {"generator"}
+    assert drawn.images.shape == (12, 3, 32, 32) and not torch.equal(drawn.images, spare.images)
+
+
+def test_a_set_of_identities_gives_a_few_of_its_pictures(tmp_path):
+    root = fr_trees.identity_tree(tmp_path / "bupt")
+    about = {"real": None, "size": 32, "root": root}
+    drawn, again = (calibration.faces("bupt_balancedface", 5, seed=2, **about) for _ in "ab")
+    assert drawn.images.shape == (5, 3, 32, 32) and torch.equal(drawn.images, again.images)
+    assert drawn.origin == "bupt_balancedface" and drawn.table["item"].is_unique
+    races = drawn.table["item"].str.partition("/")[0].str.lower()
+    assert drawn.table["race"].tolist() == races.tolist()
+    with Image.open(root / drawn.table["item"][0]) as picture:
+        small = align.resize(np.asarray(picture.convert("RGB")), size=32, grey=False)
+    assert torch.equal(drawn.images[0], small)
+
+
+def test_a_broken_picture_of_a_set_is_named(tmp_path):
+    root = fr_trees.identity_tree(tmp_path / "mine")
+    for path in root.rglob("*.jpg"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(errors.DataError, match="of 'identity_folder' cannot be decoded"):
+        calibration.faces("identity_folder", 2, real=None, seed=0, root=root)
+
+
+def test_unlabelled_faces_need_their_folder(tmp_path):
+    with pytest.raises(errors.DataError, match="'unlabelled' is not embedded: pass data_root"):
+        calibration.faces("unlabelled", 2, real=None, seed=0)
 
 
 @pytest.fixture(scope="module")

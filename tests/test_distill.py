@@ -123,10 +123,22 @@ def test_the_papers_settings():
         "range_steps": 299,
         "train_norm": True,
         "dropout": True,
+        "weight_decay": 5e-4,
     }
     assert (distill.LR, distill.BATCH, distill.MOMENTUM) == (0.1, 512, 0.9)
     assert (distill.WEIGHT_DECAY, distill.MAX_GRADIENT_NORM) == (5e-4, 5.0)
     assert all(distill.SOUND._asdict()[k] != v for k, v in distill.QUANTFACE._asdict().items())
+
+
+@pytest.mark.parametrize("decay", [0.0, 5e-4])
+def test_weight_decay_alone_moves_a_network_that_is_right_already(tiny, images, decay):  # noqa: F811
+    """Its first gradient is zero: what is left is a step of SGD with Nesterov momentum."""
+    faces = as_faces(images)
+    sound = distill.SOUND._replace(weight_decay=decay)
+    given = {"steps": 1, "batch_size": 8, "lr": 1.0, "schedule": "real"}
+    student, _ = distill.quantise(tiny, "fp32", faces, settings=sound, **given)
+    kept = 1 - 1.9 * decay
+    assert torch.allclose(student.conv.weight, kept * tiny.conv.weight, atol=2e-6)
 
 
 class Published(nn.Module):

@@ -16,11 +16,11 @@ FLOORS = (
     "errors faces layers vision",
     "assets catalog align",
     "datasets synthetic models compress metrics",
-    "train train_recognition calibration distill embed sheets",
-    "expressions recognition shrink",
+    "train train_recognition distill embed sheets",
+    "expressions recognition shrink calibration",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
     "verdicts claims expression_compare expression_changes expression_changes_shown "
-    "expression_details expression_findings results",
+    "expression_details expression_findings results calibration_response charts_calibration",
     "audit plan execute book cli",
 )
 

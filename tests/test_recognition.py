@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from studylib import errors, recognition
+from studylib import datasets, embed, errors, recognition
 from tests.fixtures import fr_files, fr_trees
 
 
@@ -118,3 +118,70 @@ def test_photographs_are_resized_and_get_a_group(tmp_path):
     resized = [p.resize((48, 48), Image.Resampling.BILINEAR) for p in pictures]
     small = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
     assert (faces.images.int() - small.int()).abs().max() <= 1  # Pillow rounds twice
+
+
+def flat(size: int) -> torch.nn.Module:
+    """A network whose embedding is the picture: cosines can be worked out by hand."""
+    return torch.nn.Sequential(torch.nn.Flatten(), Centred(size))
+
+
+class Centred(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def forward(self, x):
+        assert x.shape[1] == 3 * self.size**2
+        return x.float() - 127.5
+
+
+def cosine(one, two) -> float:
+    one, two = (x.double() - 127.5 for x in (one, two))
+    return float((one * two).sum() / one.norm() / two.norm())
+
+
+def test_a_trial_of_simulated_people():
+    asked = {"n_people": 80, "per_person": 3, "per_group": 60, "data_seed": 4}
+    trial = recognition.trial("simfaces", size=32, n_spare=6, seed=1, **asked)
+    faces, pairs = recognition.test_set(
+        "simfaces", n_people=80, per_person=3, per_group=60, size=32, seed=4
+    )
+    assert torch.equal(trial.faces.images, faces.images) and trial.fixed.equals(pairs)
+    assert trial.pairs[["genuine", "fold", "group"]].equals(pairs[["genuine", "fold", "group"]])
+    assert len(trial.spare) == 6 and set(trial.spare.table["domain"]) == {"camera"}
+    assert not set(trial.spare.subjects) & set(faces.subjects)
+    found = recognition.scores(flat(32), trial)
+    a, b = (faces.images[pairs[side].iloc[7]] for side in "ab")
+    both = [x.double() + x.flip(-1) - 127.5 for x in (a, b)]  # 2 * 127.5 less once
+    assert found[7] == pytest.approx(cosine(*both), abs=1e-5)
+    assert recognition.shown(trial) is trial.faces
+
+
+def test_a_trial_of_all_pairs_keeps_people_aside(own_pictures):
+    trial = recognition.trial("folder", own_pictures, size=48, spare=0.34, seed=0)
+    assert trial.faces.images.shape[-1] == trial.spare.images.shape[-1] == 48
+    assert not set(trial.faces.subjects) & set(trial.spare.subjects)
+    n = len(trial.faces)
+    assert trial.fixed is None and len(trial.pairs) == n * (n - 1) / 2
+    found = recognition.scores(flat(48), trial)  # as they are: mirrored ones are not added
+    assert found[0] == pytest.approx(cosine(*trial.faces.images[:2]), abs=1e-5)
+
+
+def test_a_trial_of_templates(tmp_path):
+    trial = recognition.trial("ijbc", fr_trees.ijbc_tree(tmp_path), size=48)
+    templates = datasets.load_templates("ijbc", tmp_path)
+    genuine = trial.pairs["subject_a"].astype(str) == trial.pairs["subject_b"].astype(str)
+    assert genuine[trial.pairs["genuine"]].all()
+    assert trial.pairs["item_a"].astype(int).tolist() == [
+        templates.ids[a] for a in templates.pairs["a"]
+    ]
+    rows = embed.embed_templates(flat(48), templates, size=48)
+    expected = embed.score_pairs(rows, templates.pairs).numpy()
+    assert recognition.scores(flat(48), trial).tolist() == expected.tolist()
+    assert trial.spare is None and len(trial.faces.subjects) < len(templates.ids)
+    assert len(recognition.shown(trial)) == min(16, len(templates))
+
+
+def test_a_training_set_is_no_trial(tmp_path):
+    with pytest.raises(errors.DataError, match="open_identities"):
+        recognition.trial("ms1mv2", tmp_path, size=48)

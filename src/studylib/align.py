@@ -178,11 +178,15 @@ def resize(
 
 def resized(faces: Faces, size: int) -> Faces:
     """Faces at another size: uint8 (N, 3, size, size), by `resize`; as they are if they have it."""
-    if faces.images.shape[-1] == size:
-        return faces
-    pictures = faces.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
-    images = torch.stack([resize(picture, size=size, grey=False) for picture in pictures])
-    return dataclasses.replace(faces, images=images)
+    return dataclasses.replace(faces, images=resized_batch(faces.images, size))
+
+
+def resized_batch(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Images uint8 (N, 3, H, W) at another size, (N, 3, size, size), as `resized` does it."""
+    if images.shape[-1] == size:
+        return images
+    pictures = images.permute(0, 2, 3, 1).numpy()  # (N, H, W, C)
+    return torch.stack([resize(picture, size=size, grey=False) for picture in pictures])
 
 
 def _square(picture: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -6,15 +6,23 @@ several compositions show what the composition does.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 
-from studylib import align, errors
+from studylib import align, catalog, datasets, errors, recognition
 from studylib.faces import GROUP_COLUMNS, Faces
 from studylib.synthetic import generated
 
-SOURCES = ("real", "synthetic", "noise")
+SOURCES = ("real", "generator", "synthetic", "noise")
+
+
+def sources() -> list[str]:
+    """All sources that `faces` knows: `SOURCES`, and the catalog's sets of faces and identities."""
+    sets = [e.name for e in catalog.ENTRIES.values() if e.kind in ("faces", "identities")]
+    return [*SOURCES, *(name for name in sets if catalog.ENTRIES[name].reader)]
 
 
 def faces(
@@ -25,13 +33,17 @@ def faces(
     seed: int,
     size: int = align.SIZE,
     device="cpu",
+    root: str | Path | None = None,
 ) -> Faces:
     """A calibration set of `n` faces, or of all there are.
 
     Parameters
     ----------
-    source : {"real", "synthetic", "noise"}
-        Real faces of people who are not evaluated; generated faces; independent uniform pixels.
+    source : str
+        real: real faces of people who are not evaluated; generator: simulated faces, each of
+        somebody else, as a generator would draw them; synthetic: generated photographs of nobody;
+        noise: independent uniform pixels; or the name of a set of faces or of identities in the
+        catalog.
     n : int
         Faces wanted.
     real : Faces or None
@@ -39,24 +51,34 @@ def faces(
     seed : int
         Of the draw, the generator or the noise.
     size : int
-        Edge of generated faces (shrunk from 112 px) and of noise; real faces keep theirs.
+        Edge of the faces in pixels; generated photographs and sets of the catalog are resized to
+        it, `real` faces keep theirs.
     device : str or torch.device
         Where faces are generated.
+    root : path, optional
+        The reader's own copy of a set of the catalog.
 
     Raises
     ------
     ParameterError
         Unknown source, n below 1, or real faces wanted where there are none.
+    DataError
+        As `datasets.draw`.
     """
-    errors.one_of("calibration source", source, SOURCES)
+    errors.one_of("calibration source", source, sources())
     errors.at_least(1, n_calibration=n, size=size)
-    if source == "real" and real is None:
-        raise errors.ParameterError(errors.NOBODY_SPARE)
     if source == "real":
+        if real is None:
+            raise errors.ParameterError(errors.NOBODY_SPARE)
         return real.sample(n, seed)
+    if source == "generator":
+        given = {"domain": "generator", "size": size, "seed": seed, "device": device}
+        return recognition.people(n, 1, use="spare", **given)
     if source == "synthetic":
         return align.resized(generated.faces(n, seed=seed, device=device), size)
-    return _noise(n, seed, size)
+    if source == "noise":
+        return _noise(n, seed, size)
+    return align.resized(datasets.draw(source, root, n=n, seed=seed), size)
 
 
 def composed(

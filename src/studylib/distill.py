@@ -11,6 +11,11 @@ the paper's code does out of the ordinary, each beside the usual choice:
     range_steps   299: found while training           0: from a calibration set, then frozen
     train_norm    True: statistics keep moving        False: the teacher's stay
     dropout       True: active in the student only    False: off, as in the teacher
+    weight_decay  5e-4, on every parameter            0: the student starts where it shall end
+
+The last matters most where batch normalisation keeps its statistics: a mean squared difference over
+all dimensions has a small gradient, weight decay shrinks the weights faster than it can repair, and
+frozen statistics do not follow.
 
 `match_embeddings` is the training alone. Its `SCHEDULES` are the paper's two: one pass over the
 teacher's own training set at a constant rate, or eleven over a tenth as many generated faces, the
@@ -55,7 +60,7 @@ class Settings(NamedTuple):
     ----------
     observer, clip_grad
         Of `quantize.prepare`.
-    range_steps, train_norm, dropout
+    range_steps, train_norm, dropout, weight_decay
         Of `match_embeddings`. With range_steps 0, ranges come from a calibration set beforehand.
     """
 
@@ -64,10 +69,20 @@ class Settings(NamedTuple):
     range_steps: int
     train_norm: bool
     dropout: bool
+    weight_decay: float
 
 
-QUANTFACE = Settings("minmax", clip_grad=False, range_steps=299, train_norm=True, dropout=True)
-SOUND = Settings("ema", clip_grad=True, range_steps=0, train_norm=False, dropout=False)
+QUANTFACE = Settings(
+    "minmax",
+    clip_grad=False,
+    range_steps=299,
+    train_norm=True,
+    dropout=True,
+    weight_decay=WEIGHT_DECAY,
+)
+SOUND = Settings(
+    "ema", clip_grad=True, range_steps=0, train_norm=False, dropout=False, weight_decay=0.0
+)
 
 
 def quantise(
@@ -82,6 +97,7 @@ def quantise(
     lr: float | None = None,
     wanted: torch.Tensor | None = None,
     calibration: Faces | None = None,
+    activation_axis: int | None = None,
     fused: bool = False,
     seed: int = 0,
     device="cpu",
@@ -106,8 +122,8 @@ def quantise(
         The teacher's `targets` for the faces, if they have been computed before.
     calibration : Faces, optional
         Where settings that need a calibration set take ranges from; None: all faces.
-    fused : bool
-        See `quantize.fake_quantize`.
+    activation_axis, fused
+        Of `quantize.prepare`.
 
     Returns
     -------
@@ -126,6 +142,7 @@ def quantise(
         precision,
         observer=settings.observer,
         clip_grad=settings.clip_grad,
+        activation_axis=activation_axis,
         fused=fused,
     )
     if settings.range_steps == 0:
@@ -140,6 +157,7 @@ def quantise(
         range_steps=settings.range_steps,
         train_norm=settings.train_norm,
         dropout=settings.dropout,
+        weight_decay=settings.weight_decay,
         schedule=schedule,
         seed=seed,
         device=device,
@@ -178,6 +196,7 @@ def match_embeddings(
     range_steps: int = 0,
     train_norm: bool = True,
     dropout: bool = True,
+    weight_decay: float = WEIGHT_DECAY,
     schedule: str = "synthetic",
     seed: int = 0,
     device="cpu",
@@ -207,6 +226,8 @@ def match_embeddings(
         QuantFace; else it uses those it has.
     dropout : bool
         Whether the student's dropout is active, as in QuantFace.
+    weight_decay : float
+        SGD's, on every parameter; in QuantFace 5e-4.
     schedule : {"synthetic", "real"}
         synthetic: the rate falls tenfold for the last eleventh of the steps; real: it is constant.
     seed : int
@@ -233,7 +254,7 @@ def match_embeddings(
     for module in student.modules():
         if isinstance(module, still):
             module.eval()
-    sgd = optimiser(student, lr)
+    sgd = optimiser(student, lr, weight_decay)
     log = []
     for step, (chosen, mirrored) in enumerate(_draws(len(faces), batch_size, steps, seed)):
         quantize.set_phase(student, observing=step < range_steps)
@@ -261,10 +282,10 @@ def schedule_steps(n: int, batch_size: int, schedule: str) -> int:
     return SCHEDULES[schedule].epochs * (n // min(batch_size, n))
 
 
-def optimiser(student: nn.Module, lr: float) -> torch.optim.SGD:
-    """QuantFace's: Nesterov momentum 0.9, weight decay 5e-4 on every parameter."""
+def optimiser(student: nn.Module, lr: float, weight_decay: float = WEIGHT_DECAY) -> torch.optim.SGD:
+    """QuantFace's: Nesterov momentum 0.9, weight decay on every parameter."""
     return torch.optim.SGD(
-        student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
+        student.parameters(), lr, momentum=MOMENTUM, nesterov=True, weight_decay=weight_decay
     )
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from studylib import align
 from studylib.datasets import ijbc
 from studylib.faces import GROUP_COLUMNS, Faces
 
@@ -61,6 +62,7 @@ def embed_templates(
     device="cpu",
     batch_size: int = 64,
     mirror: bool = True,
+    size: int = align.SIZE,
 ) -> torch.Tensor:
     """Embed every template of IJB-B or IJB-C, as InsightFace's script for them does.
 
@@ -74,6 +76,8 @@ def embed_templates(
         As `embed` takes them.
     templates : ijbc.Templates
         T templates of N pictures, from `datasets.load_templates`.
+    size : int
+        Edge of the faces that the network takes.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def embed_templates(
     """
     rows = []
     for start in range(0, len(templates), batch_size):
-        batch = templates.batch(start, start + batch_size)
+        batch = align.resized_batch(templates.batch(start, start + batch_size), size)
         rows.append(_raw(model, batch.to(device), mirror).cpu())
     scores = torch.tensor(templates.pictures["score"].to_numpy(), dtype=torch.float32)
     vectors = torch.cat(rows) * scores[:, None]
@@ -151,18 +155,38 @@ def pair_table(faces: Faces, pairs: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{column: pairs[column].to_numpy() for column in own})
 
 
+def template_table(templates: ijbc.Templates) -> pd.DataFrame:
+    """The table of a template protocol's pairs, without scores yet.
+
+    Returns
+    -------
+    pandas.DataFrame
+        P rows in the protocol's order: item_a and item_b (the set's numbers of the templates),
+        subject_a and subject_b (`Templates.people`), and genuine.
+    """
+    names = pd.Series(templates.ids).astype(str)
+    known = pd.DataFrame({"item": names, "subject": templates.people}).astype("category")
+    table = _sides(known, templates.pairs["a"].to_numpy(), templates.pairs["b"].to_numpy())
+    table["genuine"] = templates.pairs["genuine"].to_numpy()
+    return table
+
+
 def _outcomes(faces: Faces, first, second) -> pd.DataFrame:
     """Write a row a pair of positions: who is on it, and whether both are one person."""
     columns = ["item", "subject", *(c for c in GROUP_COLUMNS if c in faces.table)]
-    pairs = {}
-    for column in columns:
-        values = faces.table[column].astype("category")
-        pairs[f"{column}_a"] = values.iloc[first].reset_index(drop=True)
-        pairs[f"{column}_b"] = values.iloc[second].reset_index(drop=True)
-    table = pd.DataFrame(pairs)
+    table = _sides(faces.table[columns].astype("category"), first, second)
     genuine = table["subject_a"].cat.codes == table["subject_b"].cat.codes
     table.insert(4, "genuine", genuine)
     return table
+
+
+def _sides(known: pd.DataFrame, first, second) -> pd.DataFrame:
+    """Each column of a table of categories twice: of a pair's first position and of its second."""
+    sides = {}
+    for column in known:
+        sides[f"{column}_a"] = known[column].iloc[first].reset_index(drop=True)
+        sides[f"{column}_b"] = known[column].iloc[second].reset_index(drop=True)
+    return pd.DataFrame(sides)
 
 
 def score_all_pairs(embeddings: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""Identities to train a recognition network on, and pairs to test it by: simulated, or yours.
+"""Identities to train a recognition network on, and trials to test it by: simulated, or yours.
+
+A trial says which faces are compared in which pairs: all of them, a protocol's fixed ones, or
+templates of several pictures. `trial` makes it from any evaluation set, `scores` has a network
+judge it.
 
 Simulated training sets differ in their group shares, and the simulated test is laid out as RFW.
 Three sets of shares are patterned after the kinds of training set in use: one made balanced, one
@@ -9,12 +13,15 @@ own, and so are the groups: simulated faces of simulated groups.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
-from studylib import align, datasets, errors
+from studylib import align, datasets, embed, errors
 from studylib.datasets import packed
+from studylib.datasets.ijbc import Templates
 from studylib.datasets.packed import Packed
 from studylib.faces import GROUP_COLUMNS, Faces
 from studylib.synthetic import simfaces
@@ -126,6 +133,118 @@ def test_set(
     if "group" not in pairs:
         pairs = pairs.assign(group=EVERYBODY)
     return align.resized(faces, size), pairs
+
+
+class Trial(NamedTuple):
+    """Who is compared with whom.
+
+    Attributes
+    ----------
+    faces : Faces or Templates
+        At the network's size; templates are read when they are embedded.
+    pairs : pandas.DataFrame
+        The outcomes without scores, a row a pair: see `embed.all_pairs` and `embed.pair_table`.
+    fixed : pandas.DataFrame or None
+        The positions `a` and `b` of a protocol's pairs; None where all pairs are compared.
+    spare : Faces or None
+        Faces of people who are not evaluated.
+    missed : list of str
+        Pictures without a detected face.
+    size : int
+        Side of a face in pixels.
+    """
+
+    faces: Faces | Templates
+    pairs: pd.DataFrame
+    fixed: pd.DataFrame | None
+    spare: Faces | None
+    missed: list[str]
+    size: int
+
+
+def trial(
+    data_set: str,
+    root: str | Path | None = None,
+    *,
+    size: int,
+    spare: float = 0.0,
+    n_spare: int = 0,
+    seed: int = 0,
+    **simulated,
+) -> Trial:
+    """Faces to evaluate on, whatever their protocol.
+
+    Parameters
+    ----------
+    data_set : str
+        simfaces, or a set of the catalog: of faces (all pairs are compared), of pairs, or of
+        templates.
+    root : path, optional
+        The reader's own copy of such a set.
+    size : int
+        Side of a face that the network takes, in pixels.
+    spare : float
+        Share of the people of a set of faces who are kept for calibration.
+    n_spare : int
+        simfaces: how many spare people there are, with a picture each.
+    seed : int
+        Of the split into evaluated and spare people.
+    **simulated
+        Of simfaces alone: n_people, per_person, per_group, data_seed and device, as `test_set`
+        takes them.
+
+    Raises
+    ------
+    DataError
+        As `datasets.load`, `load_pairs` and `load_templates`.
+    ParameterError
+        As `test_set`, and for a share that is none.
+    """
+    kind = "pairs" if data_set == SIMULATED else datasets.kind(data_set)
+    if kind == "faces":
+        faces, missed = datasets.load(data_set, root)
+        kept, faces = faces.split_by_subject(spare, seed) if spare else (None, faces)
+        kept, faces = (align.resized(part, size) if part else part for part in (kept, faces))
+        return Trial(faces, embed.all_pairs(faces), None, kept, missed, size)
+    if kind == "templates":
+        templates = datasets.load_templates(data_set, root)
+        pairs = embed.template_table(templates)
+        return Trial(templates, pairs, templates.pairs, None, [], size)
+    data_seed = simulated.pop("data_seed", 0)
+    faces, fixed = test_set(data_set, root, size=size, seed=data_seed, **simulated)
+    kept = None
+    if data_set == SIMULATED and n_spare:
+        device = simulated.get("device", "cpu")
+        kept = people(n_spare, 1, use="spare", size=size, seed=seed, device=device)
+    return Trial(faces, embed.pair_table(faces, fixed), fixed, kept, [], size)
+
+
+def scores(model: nn.Module, trial: Trial, *, device="cpu") -> np.ndarray:
+    """A network's score of every pair of a trial: the cosine of the two embeddings.
+
+    Fixed pairs and templates add the embedding of each mirrored face, as their protocols do.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 (P,), in the order of `trial.pairs`.
+    """
+    if trial.fixed is None:
+        return embed.score_all_pairs(embed.embed(model, trial.faces, device=device)).numpy()
+    if isinstance(trial.faces, Templates):
+        rows = embed.embed_templates(model, trial.faces, device=device, size=trial.size)
+    else:
+        rows = embed.embed(model, trial.faces, device=device, batch_size=64, mirror=True)
+    return embed.score_pairs(rows, trial.fixed).numpy()
+
+
+def shown(trial: Trial) -> Faces:
+    """Some faces of a trial, to look at."""
+    if isinstance(trial.faces, Faces):
+        return trial.faces
+    first = trial.faces.batch(0, 16)
+    names = trial.faces.pictures["name"][: len(first)]
+    return Faces(first, pd.DataFrame({"item": names, "subject": names}), "ijbc")
 
 
 def counts(people: Faces | Packed) -> pd.DataFrame:

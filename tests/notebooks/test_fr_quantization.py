@@ -7,7 +7,9 @@ import pandas as pd
 import papermill
 import pytest
 
-from studylib import assets, runs
+from studylib import assets, models, runs
+from tests.fixtures import fr_files, fr_trees
+from tests.notebooks.test_chapters import charts
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "fr_quantization.ipynb"
 QUICK = {
@@ -64,6 +66,85 @@ def test_rounding_is_learned(tmp_path, own_pictures):
     assert set(learned["variant"]) == {"w4"}  # fp16 has no grid to choose on
     assert (learned["learned"] <= learned["nearest"]).all()
     assert learned["gain"].median() > 0.1 and learned["moved"].max() < 0.5
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The file of a small network, in a folder named as a run of the plan is."""
+    settings = {"depth": [1, 1, 1, 1], "width": 0.125, "size": 32, "embedding": 32}
+    path = tmp_path_factory.mktemp("runs") / "quick-mine-0" / "network.safetensors"
+    path.parent.mkdir()
+    about = {"architecture": "iresnet", "settings": settings, "trained_on": "skewed", "seed": 0}
+    models.save(models.build("iresnet", **settings, seed=0).eval(), path, about)
+    return str(path)
+
+
+SIMULATED = {"eval_set": "simfaces", "n_test_people": 80, "per_test_person": 3}
+SIMULATED |= {"pairs_per_group": 60, "profile": "quick"}
+PROTOCOL = {"precisions": ["fp32", "w4a4"], "resamples": 100}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("source", ["real", "generator"])
+def test_a_trained_network_on_fixed_pairs(tmp_path, trained, source):
+    qat = {"method": "qat", "steps": None, "schedule": "real", "batch_size": 4, "n_train": 8}
+    qat |= {"lr": None, "train_norm": True, "range_steps": 1, "calibration": source}
+    out = execute(tmp_path, network=trained, **SIMULATED, **PROTOCOL, **qat)
+    found = runs.read(out)
+    assert found.table("network").iloc[0].to_dict() == {
+        "network": "mine-0",
+        "architecture": "iresnet",
+        "trained_on": "skewed",
+        "training_seed": 0,
+        "size": 32,
+    }
+    assert len(found.outcomes) == 240 and found.outcomes["genuine"].sum() == 120
+    accuracy = found.table("accuracy").query("rule == 'global_best_accuracy'")
+    assert accuracy["group"].tolist() == [*"ABCD"] * 2
+    assert set(found.table("calibration")["domain"]) == {
+        "camera" if source == "real" else "generator"
+    }
+    page = (tmp_path / "out.ipynb").read_text()
+    assert "loss, last 5 steps" in page and charts(tmp_path) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rfw_calibrated_on_a_set_of_ones_own(tmp_path, trained):
+    own = {"eval_set": "rfw", "data_root": str(fr_trees.rfw_tree(tmp_path / "rfw"))}
+    own |= {"calibration": "bupt_balancedface"}
+    own |= {"calibration_root": str(fr_trees.identity_tree(tmp_path / "bupt"))}
+    found = runs.read(execute(tmp_path, network=trained, **own, **PROTOCOL, per_channel=True))
+    assert set(found.table("calibration")["race"]) <= {"african", "asian", "caucasian", "indian"}
+    accuracy = found.table("accuracy").query("variant == 'w4a4'")
+    assert accuracy.groupby("rule")["group"].nunique().to_dict() == {
+        "global_best_accuracy": 4,
+        "per_group_10fold": 4,
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_benchmark_of_pairs_without_groups(tmp_path, trained):
+    own = {"eval_set": "lfw", "data_root": str(fr_files.benchmark(tmp_path / "lfw.bin"))}
+    found = runs.read(execute(tmp_path, network=trained, **own, **PROTOCOL))
+    assert len(found.outcomes) == 20
+    assert set(found.table("accuracy")["group"]) == {"everybody"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_templates_of_several_pictures(tmp_path, trained):
+    own = {"eval_set": "ijbc", "data_root": str(fr_trees.ijbc_tree(tmp_path / "ijbc"))}
+    found = runs.read(execute(tmp_path, network=trained, **own, **PROTOCOL))
+    assert found.outcomes["genuine"].tolist() == [True, False, True, False, False]
+    assert not (found.folder / "accuracy.parquet").exists()
+    page = (tmp_path / "out.ipynb").read_text()
+    assert "This set has no folds" in page
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_protocols_people_cannot_be_spared(tmp_path, trained):
+    own = {"eval_set": "rfw", "data_root": str(fr_trees.rfw_tree(tmp_path / "rfw"))}
+    with pytest.raises(papermill.PapermillExecutionError, match="name another set of the catalog"):
+        execute(tmp_path, network=trained, **own, calibration="real")
 
 
 @pytest.mark.filterwarnings("ignore")

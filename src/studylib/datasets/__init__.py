@@ -41,6 +41,11 @@ DOORS = {
 }
 
 
+def kind(name: str) -> str:
+    """What a data set of the catalog holds: faces, pairs, identities or templates (`DOORS`)."""
+    return _entry(name).kind
+
+
 def read(name: str, root: str | Path | None = None) -> Photos:
     """Read a data set's pictures as they are stored.
 
@@ -144,6 +149,39 @@ def open_identities(name: str, root: str | Path | None = None):
     source = reader.read(root)
     source.origin = name
     return source
+
+
+def draw(name: str, root: str | Path | None = None, *, n: int, seed: int = 0) -> Faces:
+    """Draw faces from a set of faces or of identities, whatever its size: only these are decoded.
+
+    Parameters
+    ----------
+    name, root
+        As `load` or `open_identities` takes them.
+    n : int
+        Faces wanted, drawn without replacement; all of a smaller set.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    Faces
+        uint8 (at most n, 3, 112, 112), in the order of the set; pictures without a face are left
+        out. Pictures of identities are taken for aligned ones and only resized.
+
+    Raises
+    ------
+    DataError
+        As `load` and `open_identities`, and if a picture that was drawn cannot be decoded.
+    ParameterError
+        If n is below 1.
+    """
+    errors.at_least(1, n=n)
+    if kind(name) != "identities":
+        return load(name, root, most=n, seed=seed)[0]
+    source = open_identities(name, root)
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(source.labels))[:n])
+    return packed.decoded(source, chosen, align.SIZE)
 
 
 def load_templates(name: str, root: str | Path | None = None) -> ijbc.Templates:

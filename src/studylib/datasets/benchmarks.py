@@ -18,8 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from studylib import errors
 from studylib.datasets import packed, tables
@@ -188,18 +186,11 @@ def _one(path: Path, race: str | None) -> tuple[list[Picture], pd.DataFrame, pd.
     first = np.unique(codes, return_index=True)[1]  # where each picture first comes
     protocol = pd.DataFrame({"a": codes[::2], "b": codes[1::2], "genuine": genuine})
     protocol["fold"] = tables.folds(len(protocol))
-    numbers = pd.DataFrame({"item": first, "subject": _connected(protocol, len(first))})
+    numbers = pd.DataFrame({"item": first, "subject": tables.connected(protocol, len(first))})
     table = numbers.map(lambda number: f"{path.stem}/{number:05d}")
     if race:
         protocol["group"] = table["race"] = race.lower()
     return [Picture(path, k, encoded[k]) for k in first], table, protocol
-
-
-def _connected(protocol: pd.DataFrame, n: int) -> np.ndarray:
-    """Number the parts of n pictures that genuine pairs connect: the part of each, (n,)."""
-    a, b = protocol.loc[protocol["genuine"], ["a", "b"]].to_numpy().T
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
 
 
 def _decoded(pictures: list[Picture]) -> torch.Tensor:

@@ -60,6 +60,16 @@ class Templates:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def people(self) -> pd.Series:
+        """Who each template is of (T names). The lists name nobody: genuine pairs connect them."""
+        return pd.Series(tables.connected(self.pairs, len(self.ids)).astype(str))
+
+    @property
+    def subjects(self) -> list[str]:
+        """The distinct ones of these people, sorted."""
+        return sorted(self.people.unique())
+
     def batch(self, start: int, stop: int) -> torch.Tensor:
         """Read and align the pictures from start up to stop: uint8 (n, 3, 112, 112).
 

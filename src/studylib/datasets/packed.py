@@ -208,10 +208,7 @@ def pack(
                 elif isinstance(problem, errors.DataError):
                     raise
                 else:
-                    text = errors.BROKEN_IMAGE.format(
-                        item=table["item"].iloc[i], origin=origin, reason=problem
-                    )
-                    raise errors.DataError(text) from problem
+                    raise _broken(table["item"].iloc[i], origin, problem) from problem
         return block[: len(block) - len(skipped)], skipped
 
     some = np.unique(np.linspace(0, len(table) - 1, min(SAMPLED, len(table))).astype(int))
@@ -219,6 +216,47 @@ def pack(
     digest = _digest(table, source.names, settings, (_sample(source, i) for i in some))
     work = _Work(table, tuple(source.names), origin, (size, size, channels), digest, chunk)
     return _packed(work, Path(folder).expanduser(), workers or os.cpu_count() or 1)
+
+
+def decoded(source, index: np.ndarray, size: int) -> Faces:
+    """Decode some pictures of a source into memory: no folder is packed for a few of many.
+
+    Parameters
+    ----------
+    source
+        As `pack` takes it.
+    index : numpy.ndarray
+        int64 (n,), which pictures.
+    size : int
+        Height and width.
+
+    Returns
+    -------
+    Faces
+        uint8 RGB (n, 3, size, size) with the columns that packing gives them.
+
+    Raises
+    ------
+    DataError
+        If one of them cannot be decoded.
+    """
+    table = _table(source).iloc[index].reset_index(drop=True)
+    origin = getattr(source, "origin", "unknown")
+
+    def one(row: int) -> np.ndarray:
+        try:
+            return decode(source.encoded(int(index[row])), size)
+        except ValueError as problem:
+            raise _broken(table["item"].iloc[row], origin, problem) from problem
+
+    with ThreadPoolExecutor() as decoders:
+        images = np.stack(list(decoders.map(one, range(len(index)))))
+    return Faces(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), table, origin)
+
+
+def _broken(item: str, origin: str, reason: Exception) -> errors.DataError:
+    text = errors.BROKEN_IMAGE.format(item=item, origin=origin, reason=reason)
+    return errors.DataError(text)
 
 
 def from_faces(faces: Faces, folder: str | Path) -> Packed:

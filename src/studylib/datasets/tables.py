@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from studylib import errors
 from studylib.faces import GROUP_COLUMNS
@@ -147,3 +149,14 @@ def beside(what: str, found: dict[str, int], published: dict[str, int]) -> str:
     )
     agreeing = "" if len(other) == len(published) else "; the rest as published"
     return f"{what}: {shown}" + (agreeing if other else "; all as published")
+
+
+def connected(pairs: pd.DataFrame, n: int) -> np.ndarray:
+    """Number the parts of n things that genuine pairs connect: the part of each, int32 (n,).
+
+    Where a protocol names nobody, these are the people it knows of. `pairs` has a, b (positions)
+    and genuine.
+    """
+    a, b = pairs.loc[pairs["genuine"], ["a", "b"]].to_numpy().T
+    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
