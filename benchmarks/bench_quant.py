@@ -1,13 +1,15 @@
 """Time quantisation-aware training against what it cannot be quicker than, side by side in one run.
 
 1. Fake-quantising one activation of 12.8 MB, forward and backward, against two copies of such a
-   tensor, one each way (on CUDA the loops are torch's own kernel).
+   tensor, one each way (on CUDA the loops are torch's own kernel). Beside it what those copies take
+   as a layer that autograd calls: the rest is what rounding costs.
 2. A step of embedding matching on an IResNet, against the same step of the network in full
    precision, both with the teacher's embeddings cached; and against a plain implementation that
    rounds operation by operation and keeps the teacher in the loop.
 
-Times are medians: of the processor (all threads together) on a CPU, of the clock on CUDA. Only
-ratios from one run on one machine mean anything. The first call compiles and is not counted.
+Times are medians: of the processor (all threads together, waiting for one another included) on a
+CPU, of the clock on CUDA; ratios are medians over turns, in each of which everything runs once.
+Only ratios from one run on one machine mean anything. The first call compiles and is not counted.
 `python benchmarks/bench_quant.py [--device D] [--threads N] [--repeats N] [--batch N] [--size PX]`
 """
 
@@ -36,8 +38,8 @@ def clock(device):
     return time.perf_counter()
 
 
-def medians(functions, repeats, device):
-    """Median seconds of functions called in turn, after one call of each to warm up."""
+def timed(functions, repeats, device):
+    """Seconds of functions called in turn, a list each, after one call of each to warm up."""
     times = {name: [] for name in functions}
     for turn in range(repeats + 1):
         for name, function in functions.items():
@@ -45,27 +47,40 @@ def medians(functions, repeats, device):
             function()
             if turn:
                 times[name].append(clock(device) - start)
-    return {name: statistics.median(kept) for name, kept in times.items()}
+    return times
+
+
+class _Copy(torch.autograd.Function):
+    """A layer that copies what comes in, both ways."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.clone()
 
 
 def activation(device):
     """Forward and backward through one activation, and two copies of it."""
     x = torch.randn(SHAPE, device=device).requires_grad_()
-    grid = quantize.choose_qparams(*quantize.value_range(x.detach()), 8)
+    low, high = quantize.value_range(x.detach())
+    grid = quantize.choose_qparams(low / 2, high / 2, 8)  # so that some values are outside
     grad, plain = torch.randn_like(x), x.detach()
 
-    def both(**options):
-        return lambda: torch.autograd.grad(quantize.fake_quantize(x, grid, **options), x, grad)
+    def both(function, **options):
+        return lambda: torch.autograd.grad(function(x, **options), x, grad)
 
-    def copies():  # one each way, as a layer that does nothing would make
-        plain.clone()
-        grad.clone()
+    def fake(**options):
+        return both(quantize.fake_quantize, grid=grid, **options)
 
     return {
-        "two copies": copies,
-        "clipped gradient, fused": both(fused=True),
-        "plain gradient, fused": both(fused=True, clip_grad=False),
-        "clipped gradient, eager": both(),
+        "two copies": lambda: (plain.clone(), grad.clone()),  # both there at once, as the others
+        "a layer that copies": both(_Copy.apply),
+        "clipped gradient, fused": fake(fused=True),
+        "plain gradient, fused": fake(fused=True, clip_grad=False),
+        "clipped gradient, eager": fake(),
     }
 
 
@@ -101,8 +116,9 @@ def show(title, times, against):
     """Print medians, and the ratio of each to those named."""
     print(title)
     for name, seconds in times.items():
-        ratios = ", ".join(f"{seconds / times[other]:.2f} x {other}" for other in against)
-        print(f"  {name:28} {seconds * 1e3:9.2f} ms   {ratios}")
+        pairs = {other: zip(seconds, times[other], strict=True) for other in against}
+        ratios = (f"{statistics.median(a / b for a, b in pairs[o]):.2f} x {o}" for o in against)
+        print(f"  {name:28} {statistics.median(seconds) * 1e3:9.2f} ms   {', '.join(ratios)}")
 
 
 def main():
@@ -119,10 +135,10 @@ def main():
     device = runs.resolve_device(args.device)
     print(f"torch {torch.__version__}, {runs.device_name(device)}, {args.threads} threads, medians "
           f"of {args.repeats} (activation: {10 * args.repeats})")  # fmt: skip
-    times = medians(activation(device), 10 * args.repeats, device)
+    times = timed(activation(device), 10 * args.repeats, device)
     show("12.8 MB activation, forward and backward", times, ["two copies"])
     blocks = tuple(args.blocks)
-    times = medians(steps(device, args.batch, args.size, blocks), args.repeats, device)
+    times = timed(steps(device, args.batch, args.size, blocks), args.repeats, device)
     against = ["full precision", "plain, teacher in the loop"]
     show(f"training step, IResNet {blocks}, batch {args.batch}, {args.size} px", times, against)
 

@@ -25,10 +25,7 @@ the choices of QuantFace's released code, `distill.SOUND` the usual ones beside 
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -37,7 +34,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from studylib import errors
-from studylib.compress import weights
+from studylib.compress import loops, weights
 from studylib.layers import Add
 
 OBSERVERS = ("minmax", "ema", "percentile")
@@ -47,7 +44,6 @@ EMA_DECAY = 0.9
 PERCENTILE = 0.9999
 _SAMPLED = 2**20  # activations looked at per batch when a percentile is wanted
 _TINY = 1e-8  # smallest range, so that a constant tensor has a finite scale
-_SMALL = 2**14  # elements below which calling a compiled loop takes longer than it saves
 
 
 class Precision(NamedTuple):
@@ -144,7 +140,7 @@ def choose_qparams(
 
 def quantize(x: torch.Tensor, grid: QParams) -> torch.Tensor:
     """Round to the nearest code (ties to even), clipped to the grid: int8, shape of x."""
-    return _codes(x, 1 / grid.scale, *grid[1:]).to(torch.int8)
+    return _codes(x, *grid).to(torch.int8)
 
 
 def dequantize(codes: torch.Tensor, grid: QParams) -> torch.Tensor:
@@ -167,11 +163,10 @@ def fake_quantize(
         True: values outside the grid get no gradient, as in torch's own fake-quantise. False: they
         get it too, as in QuantFace's released code.
     fused : bool
-        Compute in one pass each way, with the same results bit for bit: on a CPU by loops that
-        torch compiles when they are first wanted (half a minute, kept on disk for other processes),
-        on CUDA by torch's own kernel for grids per tensor. What cannot be had so (no C++ compiler,
-        ranges along another axis than 0, a tensor with gaps in memory, inference mode) is computed
-        as usual.
+        Compute in one pass each way, with the same results bit for bit: on a CPU by `loops`, which
+        are compiled when they are first wanted (about a second), on CUDA by torch's own kernel for
+        grids per tensor. What cannot be had so (no C compiler, ranges along another axis than 0, a
+        tensor with gaps in memory) is computed as usual.
 
     Examples
     --------
@@ -181,45 +176,44 @@ def fake_quantize(
     """
     if fused and clip_grad and _has_kernel(x, grid):
         return _kernel(x, grid)
-    return _FakeQuantize.apply(x, *grid, clip_grad, fused)
+    return _FakeQuantize.apply(x, grid, clip_grad, fused)
 
 
 class _FakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, scale, zero_point, low, high, clip_grad, fused):
-        grid = QParams(scale, zero_point, low, high)
-        ctx.grid, ctx.clip_grad, ctx.fused = grid, clip_grad, fused
-        if clip_grad and ctx.needs_input_grad[0]:
-            ctx.save_for_backward(x)
+    def forward(ctx, x, grid, clip_grad, fused):
+        ctx.clipped = clip_grad and ctx.needs_input_grad[0]
+        ctx.grid, ctx.stride = grid, None
         if fused and _has_kernel(x, grid):
             return _kernel(x, grid)
-        if fused and (loop := _loop(_rounded, x, grid)):
-            return loop(x)
-        return _rounded(x, 1 / scale, scale, zero_point, low, high)
+        if fused and loops.fit(x, grid.scale, grid.zero_point):
+            value, marks = loops.rounded(x, *grid, marked=ctx.clipped)
+            if ctx.clipped:
+                ctx.stride = x.stride()
+                ctx.save_for_backward(marks)
+            return value
+        if ctx.clipped:
+            ctx.save_for_backward(x)
+        return _codes(x, *grid).sub_(grid.zero_point).mul_(grid.scale)
 
     @staticmethod
     def backward(ctx, grad):
-        if ctx.clip_grad:
-            # The mask is computed again from x: a stored one would cost more memory than it saves.
-            (x,), grid = ctx.saved_tensors, ctx.grid
-            if ctx.fused and (loop := _loop(_clipped, x, grid)):
-                grad = loop(x, grad)
+        if ctx.clipped:
+            [saved] = ctx.saved_tensors
+            if ctx.stride is None:
+                grad = _clipped(saved, grad, *ctx.grid)
             else:
-                grad = _clipped(x, grad, 1 / grid.scale, *grid)
-        return grad, None, None, None, None, None, None
+                grad = loops.masked(grad, saved, ctx.stride)
+        return grad, None, None, None
 
 
-def _codes(x, inverse, zero_point, low, high) -> torch.Tensor:
+def _codes(x, scale, zero_point, low, high) -> torch.Tensor:
     """Clipped codes as floats. Multiplying by 1 / scale, not dividing, is what torch does too."""
-    return (x * inverse).round_().add_(zero_point).clamp_(low, high)
+    return (x * (1 / scale)).round_().add_(zero_point).clamp_(low, high)
 
 
-def _rounded(x, inverse, scale, zero_point, low, high) -> torch.Tensor:
-    return _codes(x, inverse, zero_point, low, high).sub_(zero_point).mul_(scale)
-
-
-def _clipped(x, grad, inverse, scale, zero_point, low, high) -> torch.Tensor:
-    code = (x * inverse).round_().add_(zero_point)
+def _clipped(x, grad, scale, zero_point, low, high) -> torch.Tensor:
+    code = (x * (1 / scale)).round_().add_(zero_point)
     return grad * ((code >= low) & (code <= high))
 
 
@@ -231,57 +225,6 @@ def _has_kernel(x: torch.Tensor, grid: QParams) -> bool:
 def _kernel(x: torch.Tensor, grid: QParams) -> torch.Tensor:
     zero_point = grid.zero_point.to(torch.int32)
     return torch.fake_quantize_per_tensor_affine(x, grid.scale, zero_point, grid.low, grid.high)
-
-
-def _loop(function: Callable, x: torch.Tensor, grid: QParams) -> Callable | None:
-    """The compiled form of `_rounded` or `_clipped` for tensors in memory like x, if it has one."""
-    rows = grid.scale.numel()
-    dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-    along_first = rows == 1 or len(grid.scale) == rows
-    if x.is_cuda or x.is_inference() or x.numel() < _SMALL or not (dense and along_first):
-        return None  # inference mode would need loops of its own, to save little
-    if (compiled := _compiled().get(function)) is None:
-        return None
-    # Tensors: numbers would be compiled in, and every width would need loops of its own.
-    low, high = (torch.tensor(end, dtype=x.dtype) for end in (grid.low, grid.high))
-    scale, zero_point = _flat(grid.scale, rows), _flat(grid.zero_point, rows)
-
-    @torch.no_grad()
-    def run(*tensors):
-        flat = [_flat(_like(t, x), rows) for t in tensors]
-        result = compiled(*flat, 1 / scale, scale, zero_point, low, high)
-        return result.as_strided(x.shape, x.stride())
-
-    return run
-
-
-def _like(tensor: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """The same values, laid out in memory as x is."""
-    return tensor if tensor.stride() == x.stride() else torch.empty_like(x).copy_(tensor)
-
-
-def _flat(dense: torch.Tensor, rows: int) -> torch.Tensor:
-    """The memory of a tensor as (rows, n). No view: loops would be compiled for each base again."""
-    shape, strides = (rows, dense.numel() // rows), (dense.numel() // rows, 1)
-    memory = dense.untyped_storage()
-    return torch.empty(0, dtype=dense.dtype).set_(memory, dense.storage_offset(), shape, strides)
-
-
-@cache
-def _compiled() -> dict[Callable, Callable]:
-    """Loops over rows of any number and length; none where torch finds no working compiler."""
-    # Of distinct tensors, and of a size that is worth several threads: both are compiled in.
-    x, grad = (torch.zeros(1, 2**20) for _ in range(2))
-    grid = [torch.ones(1, 1) for _ in range(3)] + [torch.ones(()) for _ in range(2)]
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of torch's own modules, which are imported only now
-            loops = {f: torch.compile(f, dynamic=True) for f in (_rounded, _clipped)}
-            loops[_rounded](x, *grid)
-            loops[_clipped](x, grad, *grid)
-    except RuntimeError:
-        return {}
-    return loops
 
 
 class WeightQuantizer(nn.Module):
@@ -402,7 +345,7 @@ def prepare(
         channels. Integer kernels cannot sum over channels of different scales, so this is no way to
         run a network: it is what finer activation ranges could give at best.
     fused : bool
-        See `fake_quantize`: worth it for training on large images, where the first step may wait.
+        See `fake_quantize`: worth it for training.
 
     Returns
     -------
