@@ -47,6 +47,17 @@ def _gaps() -> pd.DataFrame:
     )
 
 
+def _widths() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "layer": ["stem", "fc"] * 2,
+            "share": [0.125, 0.875] * 2,
+            "setting": ["mean 3", "mean 3", "worst 3", "worst 3"],
+            "bits": [8, 2, 6, 3],
+        }
+    )
+
+
 def _marks(spec: dict) -> list[str]:
     return [layer["mark"]["type"] for layer in spec["spec"]["layer"]]
 
@@ -67,6 +78,29 @@ def test_pareto_fronts_says_the_front_and_every_value():
     text = charts_tradeoff.pareto_fronts(_sizes(), source="made up").to_dict()["description"]
     assert "female: c4+w8, s50, fp32; male: c4+w8, s50." in text
     assert "male s50: 72 % (60 to 80 %)" in text
+
+
+def test_pareto_fronts_names_another_size_and_what_the_intervals_hold():
+    said = {"axis": "packed (MB)", "notes": ("people only",)}
+    spec = charts_tradeoff.pareto_fronts(_sizes(), source="made up", **said).to_dict()
+    _, bars, points = spec["spec"]["layer"]
+    assert bars["encoding"]["x"]["title"] == points["encoding"]["x"]["title"] == "packed (MB)"
+    assert spec["title"]["subtitle"][2:] == ["people only"]
+
+
+def test_layer_widths_writes_each_width_into_its_square():
+    spec = charts_tradeoff.layer_widths(_widths(), source="made up").to_dict()
+    squares, text = spec["layer"]
+    assert (squares["mark"]["type"], text["mark"]["type"]) == ("rect", "text")
+    assert squares["encoding"]["y"]["sort"] == ["stem (12.5%)", "fc (87.5%)"]  # not by name
+    assert squares["encoding"]["x"]["sort"] == ["mean 3", "worst 3"]
+    assert text["encoding"]["text"]["field"] == "bits"
+    scale = squares["encoding"]["color"]["scale"]
+    colours = dict(zip(scale["domain"], scale["range"], strict=True))
+    assert colours == {b: charts.PRECISION_COLOURS[b] for b in (8, 7, 6, 5, 4, 3, 2)}
+    (rows,) = spec["datasets"].values()
+    assert [row["bits"] for row in rows] == [8, 2, 6, 3]
+    assert "mean 3: stem 8, fc 2; worst 3: stem 6, fc 3." in spec["description"]
 
 
 def test_gaps_has_the_line_of_no_difference_and_both_intervals():
@@ -105,12 +139,18 @@ def test_methods_keep_their_colour_and_others_get_a_spare_one():
     assert colour["title"] == "network"
 
 
-@pytest.mark.parametrize("chart", [charts_tradeoff.pareto_fronts, charts_tradeoff.gaps])
-def test_tables_that_cannot_be_drawn_are_refused(chart):
-    table = _sizes() if chart is charts_tradeoff.pareto_fronts else _gaps()
+@pytest.mark.parametrize(
+    ("chart", "table", "column"),
+    [
+        (charts_tradeoff.pareto_fronts, _sizes(), "low"),
+        (charts_tradeoff.gaps, _gaps(), "low"),
+        (charts_tradeoff.layer_widths, _widths(), "share"),
+    ],
+)
+def test_tables_that_cannot_be_drawn_are_refused(chart, table, column):
     with pytest.raises(errors.ParameterError) as caught:
-        chart(table.drop(columns="low"), source="made up")
-    said = errors.CHART_COLUMNS.format(chart=chart.__name__, missing="low")
+        chart(table.drop(columns=column), source="made up")
+    said = errors.CHART_COLUMNS.format(chart=chart.__name__, missing=column)
     assert str(caught.value) == said
     with pytest.raises(errors.ParameterError):
         chart(table.head(0), source="made up")
@@ -121,6 +161,7 @@ def test_tables_that_cannot_be_drawn_are_refused(chart):
     [
         charts_tradeoff.pareto_fronts(_sizes(), source="made up"),
         charts_tradeoff.gaps(_gaps(), source="made up"),
+        charts_tradeoff.layer_widths(_widths(), source="made up"),
     ],
 )
 def test_charts_render_without_a_network(chart):

@@ -1,4 +1,4 @@
-"""Charts of published trade-offs: size against accuracy, and gaps by setting, with intervals."""
+"""Charts of trade-offs: size against accuracy, gaps by setting with intervals, widths by layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ _SPARE = [colour for colour in charts.GROUP_COLOURS if colour not in COLOURS.val
 
 
 def pareto_fronts(
-    table: pd.DataFrame, *, source: str, title: str = "Size and accuracy of every setting"
+    table: pd.DataFrame,
+    *,
+    source: str,
+    title: str = "Size and accuracy of every setting",
+    axis: str = "size (MB, one file in a ZIP)",
+    notes: tuple[str, ...] = (
+        "intervals (95 %) hold test set and runs; most of them overlap along the front",
+    ),
 ) -> alt.FacetChart:
     """Draw accuracy against size in each group, with intervals; the front is joined by a line.
 
@@ -34,8 +41,10 @@ def pareto_fronts(
         high (0 to 1), front (bool: nothing is as small and better). From `published.tradeoff`.
     source : str
         Data set and where the figures are from, for the subtitle.
-    title : str
-        The chart's own title.
+    title, axis : str
+        The chart's own title, and that of the horizontal axis.
+    notes : tuple of str
+        More lines for the subtitle, such as what the intervals hold.
 
     Raises
     ------
@@ -50,7 +59,7 @@ def pareto_fronts(
     base = alt.Chart().encode(
         x=alt.X(
             "size_mb:Q",
-            title="size (MB, one file in a ZIP)",
+            title=axis,
             scale=alt.Scale(type="log", nice=False, padding=20),
         ),
         color=_method_colour(methods, "method"),
@@ -89,10 +98,7 @@ def pareto_fronts(
         source,
         f"Accuracy in {charts.listed(groups)} against size. On the front, from small to large: "
         f"{told}. {charts.spoken(table, 'group', 'setting')}",
-        [
-            "larger marks, joined: no setting is as small and better, by the values alone",
-            "intervals (95 %) hold test set and runs; most of them overlap along the front",
-        ],
+        ["larger marks, joined: no setting is as small and better, by the values alone", *notes],
     )
 
 
@@ -168,6 +174,58 @@ def gaps(
         source,
         f"{axis[0].upper()}{axis[1:]}, with intervals: {charts.spoken(table, 'panel', 'setting')}",
         notes,
+    )
+
+
+def layer_widths(
+    table: pd.DataFrame, *, source: str, title: str = "A width for each layer"
+) -> alt.LayerChart:
+    """Draw how many bits each layer's weights get in each setting, written into the squares.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a layer and setting, both in the order to be drawn: layer, share (of the network's
+        weights, 0 to 1), setting, bits (2 to 8).
+    source : str
+        Data set, seed and profile, for the subtitle.
+    title : str
+        The chart's own title.
+
+    Raises
+    ------
+    ParameterError
+        If a column is missing, or the table is empty or too long.
+    """
+    charts.check("layer_widths", table, "layer", "share", "setting", "bits")
+    table = table.assign(label=[f"{r.layer} ({r.share:.1%})" for r in table.itertuples()])
+    layers, settings = (list(dict.fromkeys(table[c])) for c in ("label", "setting"))
+    widths = [b for b in charts.PRECISION_COLOURS if b <= 8]
+    colours = [charts.PRECISION_COLOURS[b] for b in widths]
+    base = alt.Chart(table).encode(
+        x=alt.X(
+            "setting:N", title=None, sort=settings, axis=alt.Axis(orient="top", labelAngle=-40)
+        ),
+        y=alt.Y("label:N", title=None, sort=layers, axis=alt.Axis(labelLimit=240)),
+    )
+    squares = base.mark_rect(aria=False).encode(
+        color=alt.Color("bits:O", legend=None, scale=alt.Scale(domain=widths, range=colours)),
+        tooltip=["layer:N", alt.Tooltip("share:Q", format=".2%"), "setting:N", "bits:Q"],
+    )
+    text = base.mark_text(fontSize=10, aria=False).encode(
+        text="bits:Q",
+        color=alt.condition("datum.bits > 4", alt.value("white"), alt.value("black")),
+    )
+    said = "; ".join(
+        f"{setting}: {charts.listed(f'{r.layer} {r.bits}' for r in part.itertuples())}"
+        for setting, part in table.groupby("setting", sort=False)
+    )
+    return charts.finish(
+        alt.layer(squares, text).properties(width=alt.Step(34), height=alt.Step(16)),
+        title,
+        source,
+        f"Bits of each layer's weights, by setting. {said}.",
+        ["numbers and colours: bits a weight; in brackets: the layer's share of all weights"],
     )
 
 
