@@ -110,7 +110,23 @@ def _rank_agreement(table, *, source):
     return charts_fairness.rank_agreement(table, source=source, title="Same order?")
 
 
+def _changed():
+    rows = [
+        (panel, setting, series, value, value - 2, value + 2, value - 1, value + 1, value > 2)
+        for panel in ("STD, points", "SER")
+        for setting, shift in (("w8a8", 0.0), ("w4a4", 3.0))
+        for series, value in (("real", shift), ("noise", shift - 0.5))
+    ]
+    columns = ["panel", "setting", "series", "value", "low", "high", "inner_low", "inner_high"]
+    return pd.DataFrame(rows, columns=[*columns, "resolved"])
+
+
+def _changes(table, *, source):
+    return charts_fairness.changes(table, source=source, title="After minus before")
+
+
 CASES = [
+    (_changes, _changed(), "inner_high", "changes"),
     (_group_intervals, _rates(), "low", "group_intervals"),
     (charts_fairness.panel_bands, _panel(), "null_high", "panel_bands"),
     (_explorer, _explorer_tables()[0], "fnmr", "threshold_explorer"),
@@ -160,6 +176,22 @@ def test_group_rates_stand_side_by_side_with_intervals_and_sizes():
         "type": "nominal",
     }
     assert layers[0]["encoding"]["color"]["scale"]["range"] == list(charts.GROUP_COLOURS[:4])
+
+
+def test_changes_are_filled_where_resolved_and_named_where_undefined():
+    table = _changed()
+    table.loc[0, "value"] = np.nan
+    spec = _changes(table, source=SOURCE).to_dict()
+    zero, *bars, points = spec["spec"]["layer"]
+    assert zero["encoding"]["x"]["datum"] == 0
+    assert [b["encoding"]["x"]["field"] for b in bars] == ["low", "inner_low"]
+    assert [b["mark"]["strokeWidth"] for b in bars] == [1.2, 4]
+    fill = points["encoding"]["fill"]
+    assert fill["condition"]["test"] == "datum.resolved" and fill["value"] == "white"
+    assert points["encoding"]["y"]["sort"] == ["w8a8", "w4a4"]
+    assert "not defined, so not drawn: STD, points w8a8 real" in spec["title"]["subtitle"]
+    assert "STD, points, w4a4, noise: +2.5 (+0.5 to +4.5)" in spec["description"]
+    assert "STD, points, w8a8, real:" not in spec["description"]
 
 
 def test_more_groups_than_colours_are_named_on_the_axis():

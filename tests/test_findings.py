@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from studylib import compare, errors, findings
+from studylib import compare, errors, findings, published, verdicts
 from studylib.metrics import uncertainty, verification
 from studylib.runs import Finished
 
@@ -139,3 +141,167 @@ def test_runs_on_other_pairs_are_refused(finished_runs):
     other.outcomes["item_a"] = other.outcomes["item_a"].to_numpy()[::-1]
     with pytest.raises(errors.RunError, match="The runs ptq and qat scored different pairs"):
         compare.join_outcomes([first, other])
+
+
+PUBLISHED = Path(__file__).parents[1] / "book" / "published"
+
+
+def kinds(*rows):
+    return pd.DataFrame(rows, columns=["network", "architecture", "trained_on"])
+
+
+def test_trainings_are_counted_by_kind():
+    rows = [("a", "r", "x"), ("a", "r", "x"), ("b", "r", "x"), ("c", "m", "x")]
+    text = findings.trainings(kinds(*rows))
+    assert text.startswith("3 networks (trainings of r on x: 2, m on x: 1).")
+    assert "differ by their seed alone" in text
+    assert findings.trainings(kinds(rows[0])).startswith("1 network (trainings of r on x: 1).")
+    alone = findings.trainings(kinds(*rows[2:]))
+    assert "one of two networks" in alone and "test people alone" in alone
+
+
+def averages(*rows):
+    """Averages with intervals of half a point about them (SER: of 0.2)."""
+    table = pd.DataFrame(rows, columns=["source", "precision", "metric", "value", "p_holm"])
+    half = np.where(table["metric"] == "ser", 0.2, 0.005)
+    table = table.assign(low=table["value"] - half, high=table["value"] + half)
+    table = table.assign(people_low=table["low"], people_high=table["high"], p=table["p_holm"])
+    table.loc[table["value"].isna(), "p"] = np.nan
+    return table.assign(tests=6)
+
+
+def test_changes_of_bias_are_told_in_their_units():
+    table = averages(
+        ("real", "w4a4", "ser", 0.5, 0.01),
+        ("real", "w4a4", "std", 0.012, 0.02),
+        ("noise", "w8a8", "std", -0.02, 0.04),
+        ("real", "w8a8", "ser", np.nan, np.nan),
+        ("real", "w4a4", "worst", -0.03, 0.2),
+    )
+    text = findings.bias_changes(table, "this minus that")
+    assert text.startswith("**This minus that**")
+    assert "of 3 changes of STD and SER 2 are resolved rises and 1 resolved falls" in text
+    assert "the page's 6)." in text and "no proof" not in text
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert lines == [
+        "- w8a8, noise: STD -2.00 points (-2.50 to -1.50) \\*.",
+        "- w8a8, real: SER not defined.",
+        "- w4a4, real: STD +1.20 points (+0.70 to +1.70) \\*, SER +0.50 (+0.30 to +0.70) \\*, "
+        "worst group -3.00 points (-3.50 to -2.50).",
+    ]
+    nothing = findings.bias_changes(table.assign(p_holm=1.0), "this minus that")
+    assert "the intervals of STD reach from -2.50 to +1.70 points" in nothing
+    assert "Nothing to compare" in findings.bias_changes(table[:0], "this minus that")
+
+
+def test_the_width_of_the_first_rise_is_told():
+    table = averages(
+        ("real", "w8a8", "std", -0.02, 0.01),
+        ("real", "w6a6", "std", 0.01, 0.01),
+        ("real", "w4a4", "std", 0.03, 0.01),
+        ("noise", "w8a8", "std", 0.001, 0.9),
+    )
+    noise, real = findings.bias_width(table).splitlines()
+    assert "noise: no rise of STD is resolved down to w8a8; STD rises most" in noise
+    assert (
+        "real: the first resolved rise is at w6a6; STD rises most (or falls least) at w4a4" in real
+    )
+    assert "+3.0 points" not in real and "+3.00 points (95 % interval +2.50 to +3.50)" in real
+    assert findings.bias_width(table[:0]) == "Nothing was quantised."
+
+
+def test_scenarios_are_counted():
+    rows = [("a", "x/w4", "std", -1.0), ("a", "x/w4", "ser", 0.0), ("b", "x/w4", "std", 2.0)]
+    each = pd.DataFrame(rows, columns=["network", "column", "metric", "value"])
+    text = findings.scenarios(each, "this minus that")
+    assert "this minus that, in 2 scenarios" in text
+    assert "STD is lower in 1 and higher in 1; SER is lower in 0 and higher in 0" in text
+
+
+def test_noise_is_told_with_its_largest_change():
+    table = pd.DataFrame(
+        [
+            ("std", "fp32", 2, 2, 0.5, 0.0, 0.0, 0.0),
+            ("std", "real/w8a8", 2, 1, 0.6, 0.1, 0.0, 0.1),
+            ("std", "real/w4a4", 2, 0, 0.7, -1.5, 0.5, -2.0),
+        ],
+        columns=[
+            *("metric", "column", "networks", "within"),
+            *("share", "change", "null_change", "excess"),
+        ],
+    )
+    text = findings.bias_noise(table)
+    assert "STD: 3 of 6 values lie within the band" in text and "50% to 70% of the mean STD" in text
+    assert "real/w4a4: -1.50 points" in text and "by +0.50 points, which leaves -2.00" in text
+    for nothing in (table[:1], table.assign(change=np.nan)):
+        assert "largest" not in findings.bias_noise(nothing)
+
+
+def test_published_rfw_stands_beside_ours():
+    rows = [("fp32", "std", 0.01), ("real/w4a4", "std", 0.03), ("noise/w8a8", "std", 0.02)]
+    rows += [("fp32", "ser", 1.5), ("real/w4a4", "ser", 1.7), ("noise/w8a8", "ser", 1.4)]
+    ours = pd.DataFrame(rows, columns=["column", "metric", "value"]).assign(networks=3)
+    table = findings.rfw_beside(verdicts.read(PUBLISHED, draws=500), ours)
+    assert table["precision"].tolist() == ["fp32", "w8a8", "fp32", "w8a8", "w4a4"]
+    assert table["network"].tolist()[1:3] == ["resnet50, published, quoted", "ours, mean of 3"]
+    quoted = table.iloc[1]
+    assert quoted["STD"].startswith("0.52 (equal: 0.0") and quoted["SER"].startswith("2.53 (")
+    assert quoted["change of STD"].startswith("+0.026 (-0.")
+    last = table.iloc[-1]
+    assert (last["STD"], last["change of STD"], last["change of SER"]) == (
+        "3.00",
+        "+2.000",
+        "+0.20",
+    )
+    assert table["change of STD"].tolist()[::2] == ["", "", "+2.000"]
+
+
+def test_published_drops_stand_beside_ours():
+    columns = ["architecture", "precision", "source", "group", "metric", "value", "low", "high"]
+    rows = [("iresnet18", "w8a8", "real", "all", "accuracy", -0.01, -0.02, 0.0)]
+    rows += [("small", "w4a4", "noise", "all", "accuracy", -0.1, -0.2, -0.05)]
+    rows += [("small", "w4a4", "noise", "A", "accuracy", 0.5, 0.5, 0.5)]
+    drops = published.quantface_drops(published.read_quantface(PUBLISHED))
+    table = findings.drops_beside(drops, pd.DataFrame(rows, columns=columns))
+    by = table.set_index(["architecture", "precision"])
+    assert by.loc[("iresnet18", "w8a8"), "published"] == "-0.19 (-0.43 to -0.06)"
+    assert by.loc[("iresnet18", "w8a8"), "real"] == "-1.00 (-2.00 to +0.00)"
+    assert by.loc[("small", "w4a4")].tolist() == [
+        "not found",
+        "-10.00 (-20.00 to -5.00)",
+        "not run",
+    ]
+    assert len(table) == 9
+
+
+def test_two_rules_side_by_side():
+    rows = [("real/w4a4", "std", 0.02), ("real/w4a4", "ser", 2.0), ("fp32", "std", 0.01)]
+    one = pd.DataFrame([*rows, ("fp32", "ser", 1.0)], columns=["column", "metric", "value"])
+    table = findings.two_rules({"a": one, "b": one.assign(value=one["value"] * 2)})
+    assert table.index.tolist() == ["fp32", "real/w4a4"]
+    assert table.to_numpy().tolist() == [[1, 1, 2, 2], [2, 2, 4, 4]]
+
+
+def test_drawn_changes_are_in_the_units_of_their_panels():
+    rows = [("real", "w4a4", m, 0.02, 0.01) for m in ("accuracy", "worst", "ser", "std")]
+    table = findings.drawn_changes(averages(*rows, ("real", "w8a8", "std", 0.01, 0.5)))
+    assert table["panel"].tolist() == ["STD, points", "STD, points", "SER", "worst group, points"]
+    assert table["setting"].tolist() == ["w8a8", "w4a4", "w4a4", "w4a4"]
+    assert table["value"].tolist() == pytest.approx([1, 2, 0.02, 2])
+    assert table["inner_high"].tolist() == pytest.approx([1.5, 2.5, 0.22, 2.5])
+    assert table["resolved"].tolist() == [False, True, True, True]
+
+
+def test_some_of_the_networks_are_shown_by_what_is_resolved():
+    rows = [("real", "w4a4", m, 0.02, p) for m, p in (("std", 0.2), ("ser", 0.1), ("worst", 0.01))]
+    table = averages(*rows).assign(over="architecture", of="r", networks=2, repeats=1)
+    table = table.assign(reference="fp32", column="real/w4a4")
+    shown, said = findings.some_networks(table)
+    assert shown["metric"].tolist() == ["SER", "STD, points"]
+    assert shown["value"].tolist() == pytest.approx([0.02, 2.0])
+    assert "0 of 2 such changes" in said and "over the 6 of their family" in said
+    assert "those of smallest p" in said and len(findings.some_networks(table, most=1)[0]) == 1
+    shown, said = findings.some_networks(table.assign(p_holm=[0.01, 0.5, 0.01]))
+    assert shown["metric"].tolist() == ["STD, points"] and "shows them" in said
+    none, said = findings.some_networks(table.assign(over="all networks"))
+    assert none.empty and said == "All networks are of one architecture and one training set."

@@ -283,3 +283,39 @@ def test_sources_name_each_kind_of_chance(runs):
     width = table["high"] - table["low"]
     assert width[6] > width[5] > width[4] > max(width[0], width[1])
     assert "runs alone" not in set(published.sources(by_name["w8"], [-1, 1], "ckplus")["source"])
+
+
+def test_quantface_drops_are_means_over_the_five_benchmarks():
+    table = published.quantface_drops(published.read_quantface(FOLDER))
+    by = table.set_index(["architecture", "precision"])
+    row = by.loc[("iresnet18", "w6a6")]
+    losses = np.array([0.12, 1.13, 0.51, 0.38, 0.68]) / 100
+    assert row["value"] == pytest.approx(-losses.mean())
+    assert row["least"] == pytest.approx(-0.0012) and row["most"] == pytest.approx(-0.0113)
+    assert set(by.index.get_level_values("precision")) == {"w8a8", "w6a6"} and len(by) == 8
+
+
+def test_our_benchmarks_stand_below_the_published_ones():
+    columns = ["network", "architecture", "source", "precision", "benchmark", "accuracy"]
+    ours = pd.DataFrame(
+        [
+            ("a", "iresnet50", "real", "fp32", "lfw", 0.995),
+            ("a", "iresnet50", "noise", "fp32", "cfp_fp", 0.9),
+            ("a", "iresnet50", "real", "w8a8", "lfw", 0.99),
+            ("b", "iresnet34", "noise", "w4a4", "cplfw", 0.7),
+        ],
+        columns=columns,
+    )
+    quantface = published.read_quantface(FOLDER)
+    table = published.benchmarks_beside(quantface, ours)
+    assert len(table) == 12 + 3
+    by = table.set_index(["architecture", "precision", "figures"])
+    assert by.loc[("iresnet50", "fp32", "published"), "lfw"] == "99.80"
+    mine = by.loc[("iresnet50", "fp32", "ours, a")]
+    assert mine.tolist() == ["99.50", "90.00", *["not run"] * 3]
+    assert by.loc[("iresnet50", "w8a8", "ours, a (real)"), "lfw"] == "99.00"
+    assert by.loc[("iresnet50", "w6a6", "published (ours: not run)"), "cplfw"] == "90.38"
+    assert table["precision"].tolist()[:3] == ["fp32", "w8a8", "w6a6"]
+    assert table.iloc[-1]["cplfw"] == "70.00"  # of an architecture that was not published
+    alone = published.benchmarks_beside(quantface, ours[:0])
+    assert len(alone) == 12 and set(alone["figures"]) == {"published (ours: not run)"}

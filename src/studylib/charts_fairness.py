@@ -176,6 +176,82 @@ def panel_bands(
     )
 
 
+def changes(table: pd.DataFrame, *, source: str, title: str) -> alt.FacetChart:
+    """Draw differences with two intervals and the line of no difference, a panel a quantity.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a difference: `panel` (the quantity with its unit), `setting` (a row of the panel),
+        `series` (coloured, side by side within a row), `value`, `low`, `high`, `inner_low`,
+        `inner_high` (a second interval, drawn thick inside the first; all in the panel's unit) and
+        `resolved` (bool: after correction). Undefined values are left out and named.
+    source : str
+        Data set, seed and profile, for the subtitle.
+    title : str
+        The chart's own title; it says what is subtracted from what.
+
+    Raises
+    ------
+    ParameterError
+        As `charts.check`.
+    """
+    ends = ("value", "low", "high", "inner_low", "inner_high")
+    charts.check("changes", table, "panel", "setting", "series", *ends, "resolved")
+    drawn, notes = _defined(table, "panel", "setting", "series")
+    panels, settings, series = (
+        list(dict.fromkeys(drawn[c])) for c in ("panel", "setting", "series")
+    )
+    base = alt.Chart().encode(
+        y=alt.Y("setting:N", title=None, sort=settings, axis=_names_axis(settings)),
+        yOffset=alt.YOffset("series:N", sort=series),
+        color=charts.group_colour("series", series, legend=_below()),
+    )
+    x = alt.X("low:Q", title=None, axis=alt.Axis(format="+~r", tickCount=6))
+    points = base.mark_point(size=50, opacity=1, aria=False).encode(
+        x=_field(x, "value"),
+        fill=alt.condition(
+            "datum.resolved",
+            charts.group_colour("series", series, alt.Fill),
+            alt.value("white"),
+        ),
+        tooltip=[
+            "panel:N",
+            "setting:N",
+            "series:N",
+            *(alt.Tooltip(f"{c}:Q", format="+.3~g") for c in ends),
+        ],
+    )
+    layers = [
+        alt.Chart()
+        .mark_rule(color=charts.OTHER_COLOUR, strokeDash=[4, 3], aria=False)
+        .encode(x=alt.datum(0)),
+        base.mark_rule(strokeWidth=1.2, aria=False).encode(x=x, x2="high:Q"),
+        base.mark_rule(strokeWidth=4, aria=False).encode(
+            x=_field(x, "inner_low"), x2="inner_high:Q"
+        ),
+        points,
+    ]
+    panel = alt.layer(*layers, data=drawn).properties(width=_PANEL, height=_step("offset", _BAR))
+    said = "; ".join(
+        f"{row['panel']}, {row['setting']}, {row['series']}: {row['value']:+.3g} "
+        f"({row['low']:+.3g} to {row['high']:+.3g})"
+        for row in drawn.to_dict("records")
+    )
+    chart = panel.facet(row=charts.rows("panel", panels), spacing=14)
+    return charts.finish(
+        chart.resolve_scale(x="independent"),
+        title,
+        source,
+        f"Each difference with its interval. {said}.",
+        [
+            "thin: 95 %, test people and trainings (where known); thick: test people alone",
+            "filled: resolved at 5 % after Holm's correction within the page",
+            *notes,
+        ],
+    )
+
+
 def threshold_explorer(
     rates: pd.DataFrame,
     densities: pd.DataFrame,

@@ -70,6 +70,104 @@ def trainings(runs: dict[str, Finished]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def with_groups(runs: list[Finished]) -> list[Finished]:
+    """The runs whose pairs lie in at least two groups.
+
+    Raises
+    ------
+    RunError
+        If there is none.
+    """
+    found = [r for r in runs if "group" in r.outcomes and r.outcomes["group"].nunique() > 1]
+    if not found:
+        sets = ", ".join(dict.fromkeys(run.parameters["eval_set"] for run in runs))
+        raise errors.RunError(errors.NOTHING_GROUPED.format(sets=sets))
+    return found
+
+
+def networks(runs: list[Finished]) -> pd.DataFrame:
+    """Which network each run quantised, and from which source: a row a run.
+
+    Parameters
+    ----------
+    runs : list of Finished
+        Runs of `fr_quantization` on trained networks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        run, network, architecture, trained_on, training_seed, size, calibration, method, source
+        (of `source_of`), eval_set; what a network's file does not say is "not noted".
+
+    Raises
+    ------
+    RunError
+        If two runs quantise one network from one source, a run has no fp32 scores, or none of its
+        network.
+    """
+    rows = {}
+    for run in runs:
+        if "score_fp32" not in run.outcomes:
+            raise errors.RunError(errors.NO_REFERENCE.format(run=run.name))
+        about = run.table("network").iloc[0].fillna("not noted").to_dict()
+        asked = {key: run.parameters[key] for key in ("calibration", "method", "eval_set")}
+        row = {"run": run.name} | about | asked | {"source": source_of(run)}
+        key = (row["network"], row["source"], row["eval_set"])
+        if key in rows:
+            said = {"first": rows[key]["run"], "other": run.name, "network": key[0]}
+            raise errors.RunError(errors.SAME_VERSION.format(**said, source=key[1]))
+        rows[key] = row
+    return pd.DataFrame(list(rows.values()))
+
+
+def source_of(run: Finished) -> str:
+    """What quantised a run's network: the faces, and the method unless it only calibrates."""
+    source, method = run.parameters["calibration"], run.parameters["method"]
+    return source if method == "ptq" else f"{source} {method}"
+
+
+FP32_ROUNDING = 1e-3  # cosines of one network on two machines, or on a CPU and a GPU, differ less
+
+
+def join_networks(runs: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
+    """One table of outcomes of several networks and sources.
+
+    Parameters
+    ----------
+    runs : list of Finished
+        Runs that scored the same pairs in the same order.
+    about : pandas.DataFrame
+        From `networks`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The pairs' columns, score_NETWORK/fp32 once a network, and score_NETWORK/SOURCE/PRECISION.
+
+    Raises
+    ------
+    RunError
+        If two runs scored different pairs, or their networks of one name are different ones.
+    """
+    joined = join_outcomes(runs)
+    table = joined[[c for c in joined if not c.startswith("score_")]]
+    columns, first = {}, {}
+    for row in about.itertuples():
+        full = f"score_{row.network}/fp32"
+        scores = joined[f"score_{row.run}/fp32"]
+        if full in columns:
+            most = float((scores - columns[full]).abs().max())
+            if most > FP32_ROUNDING:
+                said = {"first": first[full], "other": row.run, "network": row.network}
+                raise errors.RunError(errors.OTHER_FP32.format(**said, most=most))
+        else:
+            columns[full], first[full] = scores, row.run
+        own = f"score_{row.run}/"
+        for name in (c for c in joined if c.startswith(own) and c != f"{own}fp32"):
+            columns[f"score_{row.network}/{row.source}/{name.removeprefix(own)}"] = joined[name]
+    return pd.concat([table, pd.DataFrame(columns)], axis=1)
+
+
 def variants(table: pd.DataFrame) -> list[str]:
     """The <run>/<variant> names of a joined table."""
     return [c.removeprefix("score_") for c in table if c.startswith("score_")]

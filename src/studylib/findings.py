@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from studylib import charts
+from studylib import charts, claims, published, verdicts
 
 MAIN = "TAR@FAR=1e-3"
 _NO_GROUPS = (
@@ -208,3 +209,323 @@ def recovered(table: pd.DataFrame, name: str) -> str:
             )
     lines = lines or ["- nothing resolved was lost, so there is nothing to win back."]
     return "\n".join([f"**Won back by {name}**", "", *lines])
+
+
+QUANTITIES = {"std": "STD", "ser": "SER", "worst": "worst group", "accuracy": "accuracy"}
+_SPREADS = ("std", "ser")
+
+
+def trainings(networks: pd.DataFrame) -> str:
+    """Say how many networks there are, of how many kinds, and what their intervals can hold.
+
+    Parameters
+    ----------
+    networks : pandas.DataFrame
+        From `compare.networks`.
+    """
+    one = networks.drop_duplicates("network")
+    kinds = one.groupby(["architecture", "trained_on"], sort=False).size()
+    most = ", ".join(f"{name} on {on}: {n}" for (name, on), n in kinds.items())
+    said = f"{len(one)} network{'s' * (len(one) > 1)} (trainings of {most})."
+    if kinds.max() > 1:
+        return (
+            f"{said} Networks that differ by their seed alone tell how much chance in training "
+            "does; where a kind was trained once, its chance is taken to be as large as the "
+            "others'."
+        )
+    return (
+        f"{said} No network was trained again with another seed, so intervals hold the chance of "
+        "the test people alone: every difference below is one of two networks, and need not be "
+        "one of two ways to quantise."
+    )
+
+
+def bias_changes(table: pd.DataFrame, called: str) -> str:
+    """Say how often STD and SER moved resolvably, then what moved, a line a precision and source.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of `audit.grid.corrected`, averages over all networks; may be empty.
+    called : str
+        What the differences are, such as "quantised minus fp32".
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    if table.empty:
+        return f"Nothing to compare: no network has both columns of *{called}*."
+    spreads = table[table["metric"].isin(_SPREADS)]
+    moved = spreads[spreads["p_holm"] <= 0.05]
+    up, known = int((moved["value"] > 0).sum()), spreads["p"].notna().sum()
+    tests = int(spreads["tests"].max())
+    lines = [
+        f"**{called[0].upper()}{called[1:]}**, averages over networks: of {known} changes of STD "
+        f"and SER {up} are resolved rises and {len(moved) - up} resolved falls (Holm's correction "
+        f"over the page's {tests}). {_unresolved(spreads) if moved.empty else ''}".strip(),
+        "",
+    ]
+    ordered = by_precision(_spread_first(table)).groupby(["precision", "source"], sort=False)
+    for (precision, source), part in ordered:
+        texts = [_moved(row) for row in part.to_dict("records") if row["metric"] != "accuracy"]
+        lines.append(f"- {precision}, {source}: {', '.join(texts)}.")
+    return "\n".join([*lines, "", "A star marks what is resolved; in brackets 95 % intervals."])
+
+
+def by_precision(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows from fine to coarse `precision`, then by `source`; equal ones stay in order."""
+    order = {name: place for place, name in enumerate(charts.sort_variants(table["precision"]))}
+    table = table.assign(place=table["precision"].map(order))
+    return table.sort_values(["place", "source"], kind="stable").drop(columns="place")
+
+
+def _spread_first(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort metrics in the order of their names."""
+    return table.sort_values("metric", key=lambda m: m.map([*QUANTITIES].index), kind="stable")
+
+
+_ENDS = ("value", "low", "high", "people_low", "people_high")
+
+
+def _in_units(table: pd.DataFrame) -> pd.DataFrame:
+    """Values and intervals in points, those of SER as they are."""
+    scale = np.where(table["metric"] == "ser", 1.0, 100.0)
+    return table.assign(**{column: table[column] * scale for column in _ENDS})
+
+
+def drawn_changes(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `audit.grid.corrected` but accuracy, as `charts_fairness.changes` draws them."""
+    table = _in_units(by_precision(_spread_first(table[table["metric"] != "accuracy"])))
+    table = table.rename(columns={"people_low": "inner_low", "people_high": "inner_high"})
+    units = np.where(table["metric"] == "ser", "", ", points")
+    return table.assign(
+        panel=table["metric"].map(QUANTITIES) + units,
+        setting=table["precision"],
+        series=table["source"],
+        resolved=table["p_holm"] <= 0.05,
+    )
+
+
+def some_networks(table: pd.DataFrame, most: int = 6) -> tuple[pd.DataFrame, str]:
+    """Changes of STD and SER over some of the networks: the resolved ones, or those of smallest p.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `audit.grid.corrected`.
+    most : int
+        Rows to show where none is resolved.
+
+    Returns
+    -------
+    shown : pandas.DataFrame
+        of, column, reference, metric, networks, repeats, value, low, high (STD in points), p_holm.
+    said : str
+        How many were resolved.
+    """
+    some = table[(table["over"] != "all networks") & table["metric"].isin(_SPREADS)]
+    columns = ["of", "column", "reference", "metric", "networks", "repeats", *_ENDS[:3], "p_holm"]
+    resolved_ones = some[some["p_holm"] <= 0.05]
+    shown = _in_units(resolved_ones if len(resolved_ones) else some.sort_values("p").head(most))
+    shown = shown.assign(metric=shown["metric"].map({"std": "STD, points", "ser": "SER"}))[columns]
+    if some.empty:
+        return shown, "All networks are of one architecture and one training set."
+    return shown, (
+        f"{len(resolved_ones)} of {len(some)} such changes of STD and SER are resolved after "
+        f"Holm's correction over the {int(some['tests'].max())} of their family; the table shows "
+        f"{'them' if len(resolved_ones) else 'those of smallest p'}. All are in the run's table "
+        "`tested`."
+    )
+
+
+def _moved(row: dict) -> str:
+    """A change with its interval: SER without a unit, all else in points."""
+    name, scale = QUANTITIES[row["metric"]], 1 if row["metric"] == "ser" else 100
+    if not np.isfinite(row["value"]):
+        return f"{name} not defined"
+    value, low, high = (scale * row[key] for key in ("value", "low", "high"))
+    unit = "" if scale == 1 else " points"
+    star = " \\*" if row["p_holm"] <= 0.05 else ""
+    return f"{name} {value:+.2f}{unit} ({low:+.2f} to {high:+.2f}){star}"
+
+
+def _unresolved(spreads: pd.DataFrame) -> str:
+    """What an answer of nothing resolved leaves open."""
+    std = spreads[(spreads["metric"] == "std") & spreads["value"].notna()]
+    if std.empty:
+        return ""
+    return (
+        "That is no proof of no change: the intervals of STD reach from "
+        f"{verdicts.points(std['low'].min(), 2, sign=True)} to "
+        f"{verdicts.points(std['high'].max(), 2, sign=True)} points."
+    )
+
+
+def scenarios(each: pd.DataFrame, called: str) -> str:
+    """Count the scenarios, networks times precisions, in which STD and SER are higher or lower.
+
+    Parameters
+    ----------
+    each : pandas.DataFrame
+        Differences of single networks (`audit.grid.by_network`); may be empty.
+    called : str
+        What the differences are, such as "synthetic minus real".
+    """
+    texts = []
+    for metric in _SPREADS:
+        part = each[(each["metric"] == metric) & each["value"].notna()]
+        lower, higher = int((part["value"] < 0).sum()), int((part["value"] > 0).sum())
+        texts.append(f"{QUANTITIES[metric]} is lower in {lower} and higher in {higher}")
+    count = len(each[["network", "column"]].drop_duplicates())
+    return (
+        f"Counted as in the paper, {called}, in {count} scenarios (a network at a precision): "
+        f"{'; '.join(texts)}. Without any effect about half would be lower. The scenarios share "
+        "test people and networks, so such a count is no test."
+    )
+
+
+def bias_width(table: pd.DataFrame) -> str:
+    """Say at which width STD first rises resolvably, a line a source (rows as `bias_changes`)."""
+    lines = []
+    for source, part in table[table["metric"] == "std"].groupby("source", sort=True):
+        part = part.set_index("precision").loc[charts.sort_variants(part["precision"])]
+        rises = part[(part["p_holm"] <= 0.05) & (part["value"] > 0)]
+        largest = part["value"].idxmax()
+        row = part.loc[largest]
+        first = f"no rise of STD is resolved down to {part.index[-1]}"
+        if len(rises):
+            first = f"the first resolved rise is at {rises.index[0]}"
+        lines.append(
+            f"- {source}: {first}; STD rises most (or falls least) at {largest}, "
+            f"{verdicts.points(row['value'], 2, sign=True)} points (95 % interval "
+            f"{verdicts.between((row['low'], row['high']), 2)})."
+        )
+    return "\n".join(lines) or "Nothing was quantised."
+
+
+def bias_noise(table: pd.DataFrame, reference: str = "fp32") -> str:
+    """Say how much of STD and SER equal groups would show too (table of `audit.grid.noise`)."""
+    lines = []
+    for metric, part in table.groupby("metric", sort=False):
+        name, unit = QUANTITIES[metric], " points" if metric == "std" else ""
+        inside, total = int(part["within"].sum()), int(part["networks"].sum())
+        lines.append(
+            f"- {name}: {inside} of {total} values lie within the band of equal groups. The median "
+            f"of equal groups is {part['share'].min():.0%} to {part['share'].max():.0%} of the "
+            f"mean {name}, from the fairest value on."
+        )
+        later = part[(part["column"] != reference) & part["change"].notna()]
+        if len(later):
+            row = later.loc[later["change"].abs().idxmax()]
+            lines.append(
+                f"  The largest mean change, {row['column']}: {row['change']:+.2f}{unit}. Of equal "
+                f"groups with the same mean accuracies the median would change by "
+                f"{row['null_change']:+.2f}{unit}, which leaves {row['excess']:+.2f}{unit}."
+            )
+    return "\n".join(lines)
+
+
+def two_rules(levels: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """STD (points) and SER of every column under each rule, side by side.
+
+    Parameters
+    ----------
+    levels : dict of str to pandas.DataFrame
+        The rule's name to averages over all networks (`audit.grid.averages`).
+    """
+    parts = {}
+    for name, table in levels.items():
+        wide = table.pivot_table("value", "column", "metric")
+        parts[name] = pd.DataFrame({"STD, points": 100 * wide["std"], "SER": wide["ser"]})
+    both = pd.concat(parts, axis=1).rename_axis(index=None)
+    return both.loc[charts.sort_variants(both.index)]
+
+
+def rfw_beside(tables: verdicts.Tables, ours: pd.DataFrame) -> pd.DataFrame:
+    """The published STD and SER of a quantised network on RFW, and ours under the same rule.
+
+    Parameters
+    ----------
+    tables : verdicts.Tables
+        From `verdicts.read`.
+    ours : pandas.DataFrame
+        Averages over all networks of STD and SER: column, metric, value, networks (`audit.grid`).
+
+    Returns
+    -------
+    pandas.DataFrame
+        network, precision, calibrated on, STD (points), SER, and their change from fp32 as text,
+        of the published rows with an interval from their counts.
+    """
+    rows = claims.rfw_table(tables).query("source.str.startswith('quantised')")
+    accuracy = rows.set_index("precision")[published.RACES] / 100
+    told = []
+    for row in rows.to_dict("records"):
+        about = {"network": f"{row['model']}, {row['figures']}", "precision": row["precision"]}
+        shown = {name: f"{row[name]:.2f} (equal: {row[f'{name} if equal']})" for name in _NAMES}
+        changes = dict.fromkeys(_CHANGES, "")
+        if row["precision"] != published.BASELINE:
+            pair = (accuracy.loc[published.BASELINE], accuracy.loc[row["precision"]])
+            for name, scale in zip(_NAMES, (100, 1), strict=True):
+                asked = {"draws": tables.draws, "seed": tables.seed}
+                found = claims.spread_change(name.lower(), *pair, **asked)
+                changes[f"change of {name}"] = _scaled(found, scale)
+        told.append(about | {"calibrated on": "not said"} | shown | changes)
+    wide = ours.set_index(["column", "metric"])["value"].unstack()
+    for column in charts.sort_variants(ours["column"]):
+        source, _, precision = column.rpartition("/")
+        count = ours.loc[ours["column"] == column, "networks"].iloc[0]
+        about = {"network": f"ours, mean of {count}", "precision": precision}
+        change = wide.loc[column] - wide.loc[published.BASELINE]
+        shown = {"STD": f"{100 * wide.loc[column, 'std']:.2f}"}
+        shown |= {"SER": f"{wide.loc[column, 'ser']:.2f}"}
+        shown |= {"change of STD": f"{100 * change['std']:+.3f}"}
+        shown |= {"change of SER": f"{change['ser']:+.2f}"}
+        if column == published.BASELINE:
+            shown |= dict.fromkeys(_CHANGES, "")
+        told.append(about | {"calibrated on": source} | shown)
+    return pd.DataFrame(told)
+
+
+_NAMES = ("STD", "SER")
+_CHANGES = ("change of STD", "change of SER")
+
+
+def _scaled(found: claims.Spread, scale: float) -> str:
+    value, low, high = (scale * x for x in (found.value, found.low, found.high))
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def drops_beside(drops: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """QuantFace's losses of accuracy beside ours, a row an architecture and precision.
+
+    Parameters
+    ----------
+    drops : pandas.DataFrame
+        From `published.quantface_drops`.
+    ours : pandas.DataFrame
+        From `audit.grid.averages_by` architecture: changes of accuracy of all groups from fp32.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Texts in points: "published" (the mean of five benchmarks, and their range) and a column a
+        source, with 95 % intervals; "not found" and "not run" where there is none.
+    """
+    keys = ["architecture", "precision"]
+    theirs = drops.set_index(keys).apply(
+        lambda row: (
+            f"{100 * row['value']:+.2f} ({100 * row['most']:+.2f} to {100 * row['least']:+.2f})"
+        ),
+        axis=1,
+    )
+    mine = ours[(ours["group"] == "all") & (ours["metric"] == "accuracy")]
+    texts = mine.assign(
+        text=[_with_interval(row, "value", signed=True) for row in mine.to_dict("records")]
+    )
+    mine = texts.pivot(index=keys, columns="source", values="text")
+    table = pd.concat([theirs.rename("published"), mine], axis=1)
+    table["published"] = table["published"].fillna("not found")
+    return table.fillna("not run").sort_index(ascending=[True, False]).reset_index()

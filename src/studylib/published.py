@@ -127,6 +127,69 @@ def read_quantface(folder) -> pd.DataFrame:
     return _fractions(file, table, [*PAIRS, *tars])
 
 
+# QuantFace's networks as this project calls them.
+ARCHITECTURES = {
+    "resnet100": "iresnet100",
+    "resnet50": "iresnet50",
+    "resnet18": "iresnet18",
+    "mobilefacenet": "mobilefacenet",
+}
+
+
+def quantface_drops(table: pd.DataFrame) -> pd.DataFrame:
+    """What quantising cost QuantFace's networks, as means over the five benchmarks.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `read_quantface`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a network and precision but the baseline: architecture, precision, value (mean
+        change of accuracy, a fraction), least and most (the smallest and largest of the five).
+    """
+    by = table.assign(architecture=table["model"].map(ARCHITECTURES))
+    by = by.set_index(["architecture", "precision"])[[*PAIRS]]
+    change = by - by.xs(BASELINE, level="precision").reindex(by.index, level="architecture")
+    change = change.drop(BASELINE, level="precision")
+    found = change.agg(["mean", "max", "min"], axis=1).set_axis(["value", "least", "most"], axis=1)
+    return found.reset_index()
+
+
+def benchmarks_beside(table: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """QuantFace's verification accuracies, and below each row what was measured here.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `read_quantface`.
+    ours : pandas.DataFrame
+        A row an accuracy: network, architecture, source, precision, benchmark, accuracy (0 to 1).
+
+    Returns
+    -------
+    pandas.DataFrame
+        architecture, precision, figures ("published", or whose they are), and each benchmark's
+        accuracy in per cent as text; "not run" where nothing was measured.
+    """
+    keys = ["architecture", "precision", "figures"]
+    calibrated = np.where(ours["precision"] == BASELINE, "", " (" + ours["source"] + ")")
+    mine = ours.assign(figures="ours, " + ours["network"] + calibrated)
+    mine = mine.pivot_table("accuracy", keys, "benchmark", "first").reset_index()
+    theirs = table.assign(architecture=table["model"].map(ARCHITECTURES), figures="published")
+    run = pd.MultiIndex.from_frame(theirs[keys[:2]]).isin(pd.MultiIndex.from_frame(mine[keys[:2]]))
+    theirs.loc[~run, "figures"] += " (ours: not run)"
+    shown = pd.concat([theirs, mine], ignore_index=True).reindex(columns=[*keys, *PAIRS])
+    order = {name: place for place, name in enumerate(shown["architecture"].unique())}
+    bits = shown["precision"].str.extract(r"(\d+)", expand=False).astype(int)
+    shown = shown.assign(order=shown["architecture"].map(order), bits=-bits)
+    shown = shown.sort_values(["order", "bits"], kind="stable").drop(columns=["order", "bits"])
+    texts = {c: shown[c].map(lambda x: f"{100 * x:.2f}", na_action="ignore") for c in PAIRS}
+    return shown.assign(**texts).fillna("not run").reset_index(drop=True)
+
+
 def read_rfw(folder) -> pd.DataFrame:
     """Reported accuracies within the four groups of RFW, a row a network and threshold rule.
 

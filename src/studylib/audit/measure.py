@@ -183,7 +183,7 @@ def _pairs(o: Outcomes, fmr: float, resamples: int, seed: int) -> tuple[dict, li
             if why := _noisy(errors_, list(o.outputs), o.groups):
                 untested, unknown = ("errors", "accuracy"), (*TRADED, *OF_ACCURACY)
                 notes.append(why)
-        found[rule] = _rule(errors_, o.groups, TRADED, seed, untested=untested)
+        found[rule] = by_column(errors_, o.groups, TRADED, seed, untested=untested)
         differences += compare.differences(errors_, o, rule, TRADED, unknown, skipped)
     for s, name in enumerate(o.outputs):
         scores[name]["rules"] = {
@@ -319,7 +319,7 @@ def _items(o: Outcomes, fmr: float, resamples: int, seed: int) -> tuple[dict, li
     kind = np.zeros(len(o.truth), np.int64)
     measured = compare.resampled(o, wrong, kind, 1, resamples, seed)[ARGMAX]
     confusions = [_confusions(o, name, resamples, seed) for name in o.outputs]
-    found = _rule(measured, o.groups, ("error",), seed, confusions=confusions)
+    found = by_column(measured, o.groups, ("error",), seed, confusions=confusions)
     predictions = {}
     for s, name in enumerate(o.outputs):
         counts, label = confusions[s][0], LABELS[ARGMAX]
@@ -379,7 +379,7 @@ def _confusions(o: Outcomes, name: str, resamples: int, seed: int):
     return counts, draws
 
 
-def _rule(
+def by_column(
     e: Errors, groups: list[str], kinds, seed: int, *, confusions=None, untested=()
 ) -> list[dict]:
     """Rates and fairness of each column under one rule, as the report shows them.
