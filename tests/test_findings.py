@@ -241,7 +241,8 @@ def test_published_rfw_stands_beside_ours():
     rows = [("fp32", "std", 0.01), ("real/w4a4", "std", 0.03), ("noise/w8a8", "std", 0.02)]
     rows += [("fp32", "ser", 1.5), ("real/w4a4", "ser", 1.7), ("noise/w8a8", "ser", 1.4)]
     ours = pd.DataFrame(rows, columns=["column", "metric", "value"]).assign(networks=3)
-    table = findings.rfw_beside(verdicts.read(PUBLISHED, draws=500), ours)
+    moved = ours.iloc[[1, 4]].assign(value=[0.015, 0.2])  # of the same networks: not 0.03 - 0.01
+    table = findings.rfw_beside(verdicts.read(PUBLISHED, draws=500), ours, moved)
     assert table["precision"].tolist() == ["fp32", "w8a8", "fp32", "w8a8", "w4a4"]
     assert table["network"].tolist()[1:3] == ["resnet50, published, quoted", "ours, mean of 3"]
     quoted = table.iloc[1]
@@ -250,10 +251,10 @@ def test_published_rfw_stands_beside_ours():
     last = table.iloc[-1]
     assert (last["STD"], last["change of STD"], last["change of SER"]) == (
         "3.00",
-        "+2.000",
+        "+1.500",
         "+0.20",
     )
-    assert table["change of STD"].tolist()[::2] == ["", "", "+2.000"]
+    assert table["change of STD"].tolist()[::2] == ["", "", "+1.500"]
 
 
 def test_published_drops_stand_beside_ours():
@@ -277,9 +278,10 @@ def test_published_drops_stand_beside_ours():
 def test_two_rules_side_by_side():
     rows = [("real/w4a4", "std", 0.02), ("real/w4a4", "ser", 2.0), ("fp32", "std", 0.01)]
     one = pd.DataFrame([*rows, ("fp32", "ser", 1.0)], columns=["column", "metric", "value"])
+    one = one.assign(networks=[2, 2, 3, 3])
     table = findings.two_rules({"a": one, "b": one.assign(value=one["value"] * 2)})
     assert table.index.tolist() == ["fp32", "real/w4a4"]
-    assert table.to_numpy().tolist() == [[1, 1, 2, 2], [2, 2, 4, 4]]
+    assert table.to_numpy().tolist() == [[3, 1, 1, 2, 2], [2, 2, 2, 4, 4]]
 
 
 def test_drawn_changes_are_in_the_units_of_their_panels():

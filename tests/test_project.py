@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Lowest first; a module imports from its own line or from lines above it.
 FLOORS = (
-    "errors faces layers vision",
+    "errors faces layers light vision",
     "assets catalog align",
     "datasets synthetic models compress metrics",
     "train train_recognition distill embed sheets",

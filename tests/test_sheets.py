@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from studylib import faces, sheets
+from studylib.vision import torchvision
 from tests.test_embed import make
 
 
@@ -22,3 +24,14 @@ def test_pictures_that_may_not_be_shown_are_not():
 
 def test_noise_needs_no_licence():
     assert "Noise" in repr(sheets.contact_sheet(make()))
+
+
+@pytest.mark.parametrize(("n", "channels", "columns"), [(5, 3, 3), (2, 1, 8), (1, 3, 1), (6, 3, 3)])
+def test_the_grid_is_torchvisions(n, channels, columns):
+    images = torch.randint(0, 256, (n, channels, 6, 5), generator=torch.Generator().manual_seed(n))
+    images = images.to(torch.uint8)
+    theirs = torchvision.utils.make_grid(images, columns, padding=2, pad_value=255)
+    if n > 1:
+        assert torch.equal(sheets._grid(images, columns), theirs)
+    else:  # theirs puts no paper around a single one
+        assert torch.equal(sheets._grid(images, columns)[:, 2:-2, 2:-2], theirs)

@@ -14,12 +14,13 @@ import math
 import re
 import urllib.parse
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
 
-from studylib import errors
+from studylib import errors, light
+
+alt = light.load("altair")
 
 # Okabe and Ito's colours (2008), told apart with any common colour vision; their yellow is left
 # out, too pale for a point on white, and a grey is added.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import altair as alt
 import pandas as pd
 
 from studylib import charts
+from studylib.charts import alt
 
 
 def response_matrix(

@@ -7,12 +7,12 @@ it needs no network, and the picture that is stored shows the first places.
 
 from __future__ import annotations
 
-import altair as alt
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from studylib import charts
+from studylib.charts import alt
 
 CHANCE_COLOUR = "#d9d9d9"  # what equal groups would show
 OUTSIDE_COLOUR = "#D55E00"  # a value that equal groups would hardly show

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studylib import errors, plan, runs
+from studylib import errors, light, plan, runs
 
 NOTEBOOK = "notebook.ipynb"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -127,7 +127,7 @@ def _make(job: plan.Job, partial: Path, threads: int) -> None:
 
 def _papermill(job: plan.Job, source: str, target: str) -> None:
     """Call papermill, and turn whatever stops the notebook into one sentence."""
-    import papermill
+    papermill = light.load("papermill")  # here, since it is slow to load
 
     failed = _shown(job, job.beside("failed") / NOTEBOOK)
     try:

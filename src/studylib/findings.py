@@ -430,6 +430,8 @@ def bias_noise(table: pd.DataFrame, reference: str = "fp32") -> str:
 def two_rules(levels: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """STD (points) and SER of every column under each rule, side by side.
 
+    Rows may be means over other networks, so only what stands in one row can be compared.
+
     Parameters
     ----------
     levels : dict of str to pandas.DataFrame
@@ -440,10 +442,11 @@ def two_rules(levels: dict[str, pd.DataFrame]) -> pd.DataFrame:
         wide = table.pivot_table("value", "column", "metric")
         parts[name] = pd.DataFrame({"STD, points": 100 * wide["std"], "SER": wide["ser"]})
     both = pd.concat(parts, axis=1).rename_axis(index=None)
+    both.insert(0, ("", "networks"), table.groupby("column")["networks"].first())
     return both.loc[charts.sort_variants(both.index)]
 
 
-def rfw_beside(tables: verdicts.Tables, ours: pd.DataFrame) -> pd.DataFrame:
+def rfw_beside(tables: verdicts.Tables, ours: pd.DataFrame, moved: pd.DataFrame) -> pd.DataFrame:
     """The published STD and SER of a quantised network on RFW, and ours under the same rule.
 
     Parameters
@@ -452,6 +455,8 @@ def rfw_beside(tables: verdicts.Tables, ours: pd.DataFrame) -> pd.DataFrame:
         From `verdicts.read`.
     ours : pandas.DataFrame
         Averages over all networks of STD and SER: column, metric, value, networks (`audit.grid`).
+    moved : pandas.DataFrame
+        Likewise of their differences from fp32, each of the networks that have the column.
 
     Returns
     -------
@@ -473,18 +478,17 @@ def rfw_beside(tables: verdicts.Tables, ours: pd.DataFrame) -> pd.DataFrame:
                 found = claims.spread_change(name.lower(), *pair, **asked)
                 changes[f"change of {name}"] = _scaled(found, scale)
         told.append(about | {"calibrated on": "not said"} | shown | changes)
-    wide = ours.set_index(["column", "metric"])["value"].unstack()
+    wide, change = (t.set_index(["column", "metric"])["value"].unstack() for t in (ours, moved))
     for column in charts.sort_variants(ours["column"]):
         source, _, precision = column.rpartition("/")
         count = ours.loc[ours["column"] == column, "networks"].iloc[0]
         about = {"network": f"ours, mean of {count}", "precision": precision}
-        change = wide.loc[column] - wide.loc[published.BASELINE]
         shown = {"STD": f"{100 * wide.loc[column, 'std']:.2f}"}
         shown |= {"SER": f"{wide.loc[column, 'ser']:.2f}"}
-        shown |= {"change of STD": f"{100 * change['std']:+.3f}"}
-        shown |= {"change of SER": f"{change['ser']:+.2f}"}
-        if column == published.BASELINE:
-            shown |= dict.fromkeys(_CHANGES, "")
+        shown |= dict.fromkeys(_CHANGES, "")
+        if column in change.index:
+            shown["change of STD"] = f"{100 * change.loc[column, 'std']:+.3f}"
+            shown["change of SER"] = f"{change.loc[column, 'ser']:+.2f}"
         told.append(about | {"calibrated on": source} | shown)
     return pd.DataFrame(told)
 

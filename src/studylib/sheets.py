@@ -11,7 +11,6 @@ from PIL import Image
 
 from studylib import catalog
 from studylib.faces import Faces
-from studylib.vision import torchvision
 
 
 class Sheet:
@@ -60,6 +59,22 @@ def contact_sheet(faces: Faces, *, most: int = 16, columns: int = 8) -> Sheet:
             return Sheet(None, f"{entry.title}: these pictures are not shown in published pages.")
     first = ~faces.table["subject"].duplicated().to_numpy()
     shown = faces.take(first.nonzero()[0][:most])
-    grid = torchvision.utils.make_grid(shown.images, columns, padding=2, pad_value=255)
-    picture = Image.fromarray(grid.to(torch.uint8).permute(1, 2, 0).numpy())
-    return Sheet(picture, f"{len(shown)} of {len(faces)} faces. {credit}.")
+    return Sheet(
+        Image.fromarray(_grid(shown.images, columns).permute(1, 2, 0).numpy()),
+        f"{len(shown)} of {len(faces)} faces. {credit}.",
+    )
+
+
+def _grid(images: torch.Tensor, columns: int, gap: int = 2) -> torch.Tensor:
+    """Lay images (N, C, H, W) on white paper: uint8 (3, height, width).
+
+    As torchvision's make_grid; importing that takes seconds, in every notebook.
+    """
+    columns = min(columns, len(images))
+    height, width = (side + gap for side in images.shape[-2:])
+    rows = -(-len(images) // columns)
+    paper = torch.full((3, rows * height + gap, columns * width + gap), 255, dtype=torch.uint8)
+    for k, image in enumerate(images):
+        top, left = k // columns * height + gap, k % columns * width + gap
+        paper[:, top : top + height - gap, left : left + width - gap] = image
+    return paper

@@ -192,16 +192,17 @@ def test_tensors_of_another_type_are_refused(saved):
 def test_what_is_known_of_a_network(tmp_path):
     settings = {"depth": [1, 1, 1, 1], "width": 0.125, "size": 48, "embedding": 32}
     about = {"architecture": "iresnet", "settings": settings, "trained_on": "skewed", "seed": 2}
-    path = tmp_path / "mine" / "network.safetensors"
+    path = tmp_path / "quick-mine" / "network.safetensors"
     path.parent.mkdir()
     models.save(models.build("iresnet", **settings, seed=0), path, about)
-    assert models.describe(path) == {
+    assert models.describe(path, profile="quick") == {
         "network": "mine",
         "architecture": "iresnet",
         "trained_on": "skewed",
         "training_seed": 2,
         "size": 48,
     }
+    assert models.describe(path)["network"] == "quick-mine"
     about = {"architecture": "mobilefacenet", "settings": {"width": 0.125}}
     models.save(models.build("mobilefacenet", width=0.125, seed=0), path, about)
     assert models.describe(path)["size"] == 112  # its default

@@ -98,8 +98,15 @@ def load(name: str | Path) -> nn.Module:
     return PRETRAINED[name]()
 
 
-def describe(name: str | Path) -> dict:
+def describe(name: str | Path, *, profile: str = "") -> dict:
     """What is known of a network that `load` takes, without building it.
+
+    Parameters
+    ----------
+    name : str or path
+        As `load` takes it.
+    profile : str
+        The plan's profile, with which its runs' folders begin; left out of the network's name.
 
     Returns
     -------
@@ -122,7 +129,7 @@ def describe(name: str | Path) -> dict:
     _, about = _content(Path(name))
     default = inspect.signature(ARCHITECTURES[about["architecture"]]).parameters["size"].default
     return {
-        "network": Path(name).absolute().parent.name,
+        "network": Path(name).absolute().parent.name.removeprefix(f"{profile}-"),
         "architecture": about["architecture"],
         "trained_on": about.get("trained_on"),
         "training_seed": about.get("seed"),
