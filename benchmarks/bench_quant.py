@@ -91,8 +91,8 @@ def steps(device, batch, size, blocks):
     with torch.no_grad():
         cached = F.normalize(teacher(faces))
 
-    def step(precision, fused, in_loop):
-        student = quantize.prepare(teacher, precision, clip_grad=False, fused=fused)
+    def step(precision, fused, in_loop, clip_grad=False):
+        student = quantize.prepare(teacher, precision, clip_grad=clip_grad, fused=fused)
         quantize.calibrate(student, faces)
         student.train()
         sgd = distill.optimiser(student, 1e-4)
@@ -108,6 +108,7 @@ def steps(device, batch, size, blocks):
     return {
         "full precision": step("fp32", False, False),
         "quantised, fused": step(PRECISION, True, False),
+        "with clipped gradients": step(PRECISION, True, False, clip_grad=True),
         "plain, teacher in the loop": step(PRECISION, False, True),
     }
 

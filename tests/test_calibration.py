@@ -48,6 +48,27 @@ def test_a_generator_draws_the_spare_people_and_nobody_twice():
     assert drawn.images.shape == (12, 3, 32, 32) and not torch.equal(drawn.images, spare.images)
 
 
+def test_the_camera_sees_the_same_people():
+    drawn, generated_ = (
+        calibration.faces(source, 12, real=None, seed=3, size=32)
+        for source in ("camera", "generator")
+    )
+    assert drawn.table["subject"].equals(generated_.table["subject"])
+    assert set(drawn.table["domain"]) == {"camera"}
+
+
+def test_what_real_faces_are_depends_on_who_is_evaluated():
+    assert calibration.chosen("real", "simfaces") == "camera"
+    assert calibration.chosen("noise", "simfaces") == "noise"
+    assert calibration.chosen("real", "orl") == "real"
+    assert calibration.chosen("bupt_balancedface", "rfw") == "bupt_balancedface"
+    for name in ("rfw", "ijbc"):
+        with pytest.raises(errors.ParameterError, match="only sets whose pairs are not fixed"):
+            calibration.chosen("real", name)
+    with pytest.raises(errors.DataError, match="no data set named 'nowhere'"):
+        calibration.chosen("real", "nowhere")
+
+
 def test_a_set_of_identities_gives_a_few_of_its_pictures(tmp_path):
     root = fr_trees.identity_tree(tmp_path / "bupt")
     about = {"real": None, "size": 32, "root": root}

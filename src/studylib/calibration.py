@@ -14,15 +14,42 @@ import torch
 
 from studylib import align, catalog, datasets, errors, recognition
 from studylib.faces import GROUP_COLUMNS, Faces
-from studylib.synthetic import generated
+from studylib.synthetic import generated, simcapture
 
-SOURCES = ("real", "generator", "synthetic", "noise")
+SOURCES = ("real", "camera", "generator", "synthetic", "noise")
 
 
 def sources() -> list[str]:
     """All sources that `faces` knows: `SOURCES`, and the catalog's sets of faces and identities."""
     sets = [e.name for e in catalog.ENTRIES.values() if e.kind in ("faces", "identities")]
     return [*SOURCES, *(name for name in sets if catalog.ENTRIES[name].reader)]
+
+
+def chosen(source: str, eval_set: str) -> str:
+    """The source that is meant, once it is clear that it can be had: before anything is read.
+
+    Where simulated people are evaluated, their "real" faces are those that the camera sees.
+
+    Parameters
+    ----------
+    source : str
+        As `faces` takes it.
+    eval_set : str
+        What is evaluated: simfaces, or a set of the catalog.
+
+    Raises
+    ------
+    ParameterError
+        An unknown source, or real faces of a set whose people all take part in its protocol.
+    DataError
+        An unknown set.
+    """
+    errors.one_of("calibration source", source, sources())
+    if eval_set == recognition.SIMULATED:
+        return "camera" if source == "real" else source
+    if datasets.kind(eval_set) != "faces" and source == "real":
+        raise errors.ParameterError(errors.NOBODY_SPARE)
+    return source
 
 
 def faces(
@@ -40,10 +67,10 @@ def faces(
     Parameters
     ----------
     source : str
-        real: real faces of people who are not evaluated; generator: simulated faces, each of
-        somebody else, as a generator would draw them; synthetic: generated photographs of nobody;
-        noise: independent uniform pixels; or the name of a set of faces or of identities in the
-        catalog.
+        real: real faces of people who are not evaluated; camera: simulated faces, each of somebody
+        else, who is neither trained on nor tested; generator: the same people as a generator would
+        draw them; synthetic: generated photographs of nobody; noise: independent uniform pixels; or
+        the name of a set of faces or of identities in the catalog.
     n : int
         Faces wanted.
     real : Faces or None
@@ -71,8 +98,8 @@ def faces(
         if real is None:
             raise errors.ParameterError(errors.NOBODY_SPARE)
         return real.sample(n, seed)
-    if source == "generator":
-        given = {"domain": "generator", "size": size, "seed": seed, "device": device}
+    if source in simcapture.DOMAINS:
+        given = {"domain": source, "size": size, "seed": seed, "device": device}
         return recognition.people(n, 1, use="spare", **given)
     if source == "synthetic":
         return align.resized(generated.faces(n, seed=seed, device=device), size)

@@ -24,7 +24,6 @@ last at a tenth of the rate. Both come to as many steps.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studylib import embed, errors
+from studylib import errors
 from studylib.compress import quantize
 from studylib.faces import Faces
 
@@ -107,7 +106,7 @@ def quantise(
     Parameters
     ----------
     teacher : torch.nn.Module
-        Full precision, in evaluation mode; left as it is.
+        Full precision, in evaluation mode, on `device`; left as it is.
     precision : str
         See `quantize.parse_precision`.
     faces : Faces
@@ -165,24 +164,31 @@ def quantise(
     return student, log
 
 
-def targets(teacher: nn.Module, faces: Faces, *, device="cpu") -> torch.Tensor:
+@torch.inference_mode()
+def targets(
+    teacher: nn.Module, faces: Faces, *, device="cpu", batch_size: int = 16
+) -> torch.Tensor:
     """The embeddings a student has to reach: each face and its mirror image, seen once.
 
     Parameters
     ----------
     teacher : torch.nn.Module
-        Full precision, in evaluation mode.
+        Full precision, in evaluation mode, on `device`.
     faces : Faces
         N unlabelled faces.
+    batch_size : int
+        Faces at a time.
 
     Returns
     -------
     torch.Tensor
         float32 (N, 2, D) on the CPU, rows of length 1; second index 0 as is, 1 mirrored.
     """
-    mirrored = dataclasses.replace(faces, images=faces.images.flip(-1))
-    both = [embed.embed(teacher, f, device=device) for f in (faces, mirrored)]
-    return torch.stack(both, 1)
+    rows = []
+    for batch in faces.images.split(batch_size):
+        both = (teacher(one.to(device)) for one in (batch, batch.flip(-1)))
+        rows.append(torch.stack([F.normalize(one.float()).cpu() for one in both], 1))
+    return torch.cat(rows)
 
 
 def match_embeddings(
@@ -232,6 +238,8 @@ def match_embeddings(
         synthetic: the rate falls tenfold for the last eleventh of the steps; real: it is constant.
     seed : int
         Of the order of faces and of the mirroring.
+    device : str or torch.device
+        Where the student is trained; it is moved there.
 
     Returns
     -------

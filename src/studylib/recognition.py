@@ -140,6 +140,8 @@ class Trial(NamedTuple):
 
     Attributes
     ----------
+    name : str
+        The data set's.
     faces : Faces or Templates
         At the network's size; templates are read when they are embedded.
     pairs : pandas.DataFrame
@@ -154,6 +156,7 @@ class Trial(NamedTuple):
         Side of a face in pixels.
     """
 
+    name: str
     faces: Faces | Templates
     pairs: pd.DataFrame
     fixed: pd.DataFrame | None
@@ -168,9 +171,12 @@ def trial(
     *,
     size: int,
     spare: float = 0.0,
-    n_spare: int = 0,
     seed: int = 0,
-    **simulated,
+    n_people: int = 240,
+    per_person: int = 8,
+    per_group: int = 2000,
+    data_seed: int = 0,
+    device="cpu",
 ) -> Trial:
     """Faces to evaluate on, whatever their protocol.
 
@@ -183,15 +189,11 @@ def trial(
         The reader's own copy of such a set.
     size : int
         Side of a face that the network takes, in pixels.
-    spare : float
-        Share of the people of a set of faces who are kept for calibration.
-    n_spare : int
-        simfaces: how many spare people there are, with a picture each.
-    seed : int
-        Of the split into evaluated and spare people.
-    **simulated
-        Of simfaces alone: n_people, per_person, per_group, data_seed and device, as `test_set`
-        takes them.
+    spare, seed : float, int
+        Of a set of faces alone: the share of its people who are kept for calibration, and the seed
+        of that split.
+    n_people, per_person, per_group, data_seed, device
+        Of simulated people alone: see `test_set`.
 
     Raises
     ------
@@ -205,18 +207,22 @@ def trial(
         faces, missed = datasets.load(data_set, root)
         kept, faces = faces.split_by_subject(spare, seed) if spare else (None, faces)
         kept, faces = (align.resized(part, size) if part else part for part in (kept, faces))
-        return Trial(faces, embed.all_pairs(faces), None, kept, missed, size)
+        return Trial(data_set, faces, embed.all_pairs(faces), None, kept, missed, size)
     if kind == "templates":
         templates = datasets.load_templates(data_set, root)
         pairs = embed.template_table(templates)
-        return Trial(templates, pairs, templates.pairs, None, [], size)
-    data_seed = simulated.pop("data_seed", 0)
-    faces, fixed = test_set(data_set, root, size=size, seed=data_seed, **simulated)
-    kept = None
-    if data_set == SIMULATED and n_spare:
-        device = simulated.get("device", "cpu")
-        kept = people(n_spare, 1, use="spare", size=size, seed=seed, device=device)
-    return Trial(faces, embed.pair_table(faces, fixed), fixed, kept, [], size)
+        return Trial(data_set, templates, pairs, templates.pairs, None, [], size)
+    faces, fixed = test_set(
+        data_set,
+        root,
+        n_people=n_people,
+        per_person=per_person,
+        per_group=per_group,
+        size=size,
+        seed=data_seed,
+        device=device,
+    )
+    return Trial(data_set, faces, embed.pair_table(faces, fixed), fixed, None, [], size)
 
 
 def scores(model: nn.Module, trial: Trial, *, device="cpu") -> np.ndarray:
@@ -244,7 +250,7 @@ def shown(trial: Trial) -> Faces:
         return trial.faces
     first = trial.faces.batch(0, 16)
     names = trial.faces.pictures["name"][: len(first)]
-    return Faces(first, pd.DataFrame({"item": names, "subject": names}), "ijbc")
+    return Faces(first, pd.DataFrame({"item": names, "subject": names}), trial.name)
 
 
 def counts(people: Faces | Packed) -> pd.DataFrame:

@@ -36,9 +36,8 @@ from studylib import __version__, errors
 SCHEMA = 1
 RECORD = "run.json"
 OUTCOMES = "outcomes.parquet"
-# These decide how runs are started and shown, or serve the tables of others; of a run they compute
-# nothing.
-OUTSIDE = {"audit", "plan.py", "execute.py", "book.py", "cli.py"}
+# These decide how runs are started and shown; of a run they compute nothing.
+OUTSIDE = {"plan.py", "execute.py", "book.py", "cli.py", "light.py", "audit/page.py"}
 VERSIONED = (
     *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "pillow"),
     *("onnx", "onnxruntime", "safetensors", "h5py", "altair", "papermill", "ipykernel"),
@@ -418,7 +417,7 @@ def code_files() -> dict[str, Path]:
     """Map studylib/x.py to its path, for every library file that a result can depend on."""
     home = Path(__file__).parent
     files = {f"studylib/{p.relative_to(home).as_posix()}": p for p in sorted(home.rglob("*.py"))}
-    return {name: p for name, p in files.items() if name.split("/")[1] not in OUTSIDE}
+    return {name: p for name, p in files.items() if name.partition("/")[2] not in OUTSIDE}
 
 
 def code_hashes() -> dict[str, str]:

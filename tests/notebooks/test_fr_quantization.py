@@ -164,6 +164,9 @@ def test_a_protocols_people_cannot_be_spared(tmp_path, trained):
         ({"device": "cuda:7"}, r"cuda:7.*(finds no GPU|has \d GPUs)"),
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"spare": 1.5}, "spare is the share of people"),
+        ({"group_fmr": 0.0}, "group_fmr"),
+        ({"method": "qat", "range_steps": 299}, "steps must be at least 300, got 25"),
+        ({"observer": "median"}, "Unknown observer 'median'"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):

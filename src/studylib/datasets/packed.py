@@ -243,15 +243,18 @@ def decoded(source, index: np.ndarray, size: int) -> Faces:
     table = _table(source).iloc[index].reset_index(drop=True)
     origin = getattr(source, "origin", "unknown")
 
-    def one(row: int) -> np.ndarray:
+    images = np.empty((len(index), 3, size, size), np.uint8)
+
+    def fill(row: int) -> None:
         try:
-            return decode(source.encoded(int(index[row])), size)
+            images[row] = decode(source.encoded(int(index[row])), size).transpose(2, 0, 1)
         except ValueError as problem:
             raise _broken(table["item"].iloc[row], origin, problem) from problem
 
     with ThreadPoolExecutor() as decoders:
-        images = np.stack(list(decoders.map(one, range(len(index)))))
-    return Faces(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), table, origin)
+        for _ in decoders.map(fill, range(len(index))):
+            pass  # what is wrong with a picture is raised here
+    return Faces(torch.from_numpy(images), table, origin)
 
 
 def _broken(item: str, origin: str, reason: Exception) -> errors.DataError:

@@ -65,9 +65,11 @@ def faces(n: int, *, seed: int = 0, psi: float = 0.7, device="cpu") -> Faces:
             # Written now and then, so that a stopped generation goes on from there; and less often
             # as the set grows, since every write is a whole one.
             wanted = min(len(images) + max(SAVE_EVERY, len(images) // 4), n)
-            while len(images) < wanted:
+            parts = [images]
+            while sum(map(len, parts)) < wanted:
                 new, used = next(stream)
-                images = torch.cat([images, new])
+                parts.append(new)
+            images = torch.cat(parts)
             _write(path, images, used, recipe)
     names = [f"generated-{seed}-{i:06d}" for i in range(n)]
     table = pd.DataFrame({"item": names, "subject": names})
