@@ -190,11 +190,11 @@ def test_a_ratio_to_no_error_is_not_defined():
 
 
 def test_families_are_corrected_by_themselves():
-    about = _about(("r", "a"), ("r", "b"))
+    about = _about(("r", "a"), ("r", "a"), ("r", "b"))
     rows = [
         r
         for m in ("accuracy", "worst", "std", "ser")
-        for r in _rows([0.02, 0.01], least=0.01, metric=m)
+        for r in _rows([0.02, 0.01, 0.01], least=0.01, metric=m)
     ]
     rows += [r._replace(group="A") for r in _rows([0.5, 0.5], metric="accuracy")]
     found = grid.corrected(grid.averages(rows, about, 20))
@@ -202,15 +202,56 @@ def test_families_are_corrected_by_themselves():
     assert found.groupby("family")["tests"].first().to_dict() == {
         "all networks, STD and SER": 2,
         "all networks, accuracies": 2,
-        "some networks, STD and SER": 4,
-        "some networks, accuracies": 4,
+        "some networks, STD and SER": 2,  # of a, trained twice; b is not tested
+        "some networks, accuracies": 2,
     }
     for _, part in found.groupby("family"):
         np.testing.assert_array_equal(part["p_holm"], testing.holm(part["p"]))
 
 
-STUDIES = 30
-MOST_ALARMS = stats.binom.ppf(0.999, STUDIES, 0.05)
+def test_a_column_of_kinds_trained_once_holds_test_people_alone():
+    """Noise is only in two of four networks, and none of the two repeats the other's kind."""
+    about = _about(("r", "a"), ("r", "a"), ("r", "b"), ("m", "b"))
+    draws = np.random.default_rng(1).normal(0, 0.001, (4, 200))
+    rows = _rows([0.02, 0.04, 0.03, 0.03], draws)
+    rows += [row._replace(column="noise/w4a4") for row in (rows[1], rows[3])]
+    found = grid.corrected(grid.averages(rows, about, 20)).set_index(["source", "over", "of"])
+    real, noise = (found.loc[(s, "all networks", "all")] for s in ("real", "noise"))
+    assert real[["networks", "repeats", "tests"]].tolist() == [4, 1, 2]
+    assert noise[["networks", "repeats", "tests"]].tolist() == [2, 0, 2]
+    assert real["low"] < real["people_low"] - 0.01 and noise["low"] == noise["people_low"]
+    assert noise["p"] < 1e-6 < real["p"]
+    some = found[found["family"] == "some networks, STD and SER"]
+    tested = some["p"].notna()
+    assert tested.equals(some["repeats"] > 0) and set(some["tests"]) == {2}
+    assert set(some[tested].index) == {
+        ("real", "architecture", "r"), ("real", "training set", "a")
+    }  # fmt: skip
+    assert some["low"].notna().all() and some.loc[~tested, "p_holm"].isna().all()
+
+
+def _most(studies: int) -> int:
+    """Alarms of so many studies that a true rate of 5 % exceeds once in a hundred times."""
+    return int(stats.binom.ppf(0.99, studies, 0.05))
+
+
+def test_alarms_of_estimates_are_as_rare_as_they_say():
+    """Chance of trainings and of test people as `estimate` supposes them, and no effect."""
+    rng, studies, kinds = np.random.default_rng(2), 1000, np.array(list("aaabbbcd"))
+    for people, training in ((0.02, 0.0), (0.02, 0.02), (0.0, 0.02)):
+        p = []
+        for _ in range(studies):
+            values = rng.normal(0, people) + rng.normal(0, training, len(kinds))
+            draws = np.repeat(rng.normal(0, people, (1, 200)), len(kinds), 0)
+            found, repeats = grid.estimate(_rows(values, draws), kinds, 1000)
+            p.append(found.p())
+        alarms = np.less(p, 0.05).sum()
+        assert repeats == 4 and 0 < alarms <= _most(studies)
+    assert stats.binom.cdf(_most(studies), studies, 0.1) < 0.01  # twice the rate would not pass
+
+
+STUDIES, MANY = 30, 200
+MOST_ALARMS = _most(STUDIES)
 SMALL = {"people": 16, "per_group": 100}
 
 
@@ -260,11 +301,12 @@ def _alarms(found, metric) -> int:
 
 
 def test_nothing_planted_is_rarely_found(tmp_path):
-    studies = [_study(tmp_path, k, 0.0) for k in range(STUDIES)]
+    studies = [_study(tmp_path, k, 0.0) for k in range(MANY)]
     for found in zip(*studies, strict=True):
         for metric in ("worst", "std"):
-            assert sum(t.loc[metric, "p"] < 0.05 for t in found) <= MOST_ALARMS
-            assert _alarms(found, metric) <= MOST_ALARMS
+            assert sum(t.loc[metric, "p"] < 0.05 for t in found) <= _most(MANY)
+            assert _alarms(found, metric) <= _most(MANY)
+    assert stats.binom.cdf(_most(MANY), MANY, 0.15) < 0.01  # three times the rate would not pass
     values = [alone.loc["std", "value"] for _, alone in studies]
     assert 0.003 < np.std(values) < 0.02  # there was something to be alarmed about
 

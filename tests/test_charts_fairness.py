@@ -254,6 +254,11 @@ def test_a_panel_says_its_numbers_and_leaves_out_what_is_not_finite():
     assert sum(abs(end - width) < 0.01 for end in ends) >= 2
 
 
+def test_a_panel_has_rows_for_its_own_series_only():
+    svg = _svg(charts_fairness.panel_bands(_panel()[:3], source=SOURCE))
+    assert [svg.count(f">{name}</text>") for name in ("own", "global")] == [2, 1]
+
+
 def test_a_panel_without_bands_or_intervals_still_draws_its_values():
     none = dict.fromkeys(charts_fairness.BOUNDS, np.nan)
     svg = _svg(charts_fairness.panel_bands(_panel().assign(**none), source=SOURCE))

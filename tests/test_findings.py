@@ -167,7 +167,7 @@ def averages(*rows):
     table = table.assign(low=table["value"] - half, high=table["value"] + half)
     table = table.assign(people_low=table["low"], people_high=table["high"], p=table["p_holm"])
     table.loc[table["value"].isna(), "p"] = np.nan
-    return table.assign(tests=6)
+    return table.assign(tests=6, networks=3, repeats=2)
 
 
 def test_changes_of_bias_are_told_in_their_units():
@@ -181,17 +181,35 @@ def test_changes_of_bias_are_told_in_their_units():
     text = findings.bias_changes(table, "this minus that")
     assert text.startswith("**This minus that**")
     assert "of 3 changes of STD and SER 2 are resolved rises and 1 resolved falls" in text
-    assert "the page's 6)." in text and "no proof" not in text
+    assert "over the 6 of their family)." in text and "no proof" not in text
+    assert "test people alone" not in text.lower()
     lines = [line for line in text.splitlines() if line.startswith("- ")]
     assert lines == [
-        "- w8a8, noise: STD -2.00 points (-2.50 to -1.50) \\*.",
-        "- w8a8, real: SER not defined.",
-        "- w4a4, real: STD +1.20 points (+0.70 to +1.70) \\*, SER +0.50 (+0.30 to +0.70) \\*, "
-        "worst group -3.00 points (-3.50 to -2.50).",
+        "- w8a8, noise (3 networks): STD -2.00 points (-2.50 to -1.50) \\*.",
+        "- w8a8, real (3 networks): SER not defined.",
+        "- w4a4, real (3 networks): STD +1.20 points (+0.70 to +1.70) \\*, "
+        "SER +0.50 (+0.30 to +0.70) \\*, worst group -3.00 points (-3.50 to -2.50).",
     ]
     nothing = findings.bias_changes(table.assign(p_holm=1.0), "this minus that")
     assert "the intervals of STD reach from -2.50 to +1.70 points" in nothing
     assert "Nothing to compare" in findings.bias_changes(table[:0], "this minus that")
+    once = table["source"] == "noise"
+    table.loc[once, ["networks", "repeats"]] = [1, 0]
+    table.loc[3, "repeats"] = 0  # undefined: it has no interval to be marked
+    text = findings.bias_changes(table, "this minus that")
+    assert "- w8a8, noise (1 network, test people alone): STD" in text
+    assert "- w8a8, real (3 networks): SER not defined." in text
+    assert "*Test people alone*: no kind of these networks was trained twice" in text
+
+
+def test_names_tell_how_many_networks_are_behind_them():
+    rows = [("x", 4, 2, 0.1), ("x", 2, 1, 0.1), ("y", 1, 0, 0.1), ("z", 3, 1, 0.1), ("z", 3, 0, 1)]
+    table = pd.DataFrame(rows, columns=["source", "networks", "repeats", "value"])
+    x, y, z = "x (2 to 4 networks)", "y (1 network", "z (3 networks"
+    wanted = [x, x, f"{y}, test people alone)", *[f"{z}, in part test people alone)"] * 2]
+    assert findings.counted(table, "source").tolist() == wanted
+    bare = findings.counted(table.drop(columns="repeats"), "source")
+    assert bare.tolist() == [x, x, f"{y})", f"{z})", f"{z})"]
 
 
 def test_the_width_of_the_first_rise_is_told():
@@ -202,10 +220,9 @@ def test_the_width_of_the_first_rise_is_told():
         ("noise", "w8a8", "std", 0.001, 0.9),
     )
     noise, real = findings.bias_width(table).splitlines()
-    assert "noise: no rise of STD is resolved down to w8a8; STD rises most" in noise
-    assert (
-        "real: the first resolved rise is at w6a6; STD rises most (or falls least) at w4a4" in real
-    )
+    assert "noise (3 networks): no rise of STD is resolved down to w8a8; STD rises most" in noise
+    said = "the first resolved rise is at w6a6; STD rises most (or falls least) at w4a4"
+    assert f"real (3 networks): {said}" in real
     assert "+3.0 points" not in real and "+3.00 points (95 % interval +2.50 to +3.50)" in real
     assert findings.bias_width(table[:0]) == "Nothing was quantised."
 
@@ -213,8 +230,11 @@ def test_the_width_of_the_first_rise_is_told():
 def test_scenarios_are_counted():
     rows = [("a", "x/w4", "std", -1.0), ("a", "x/w4", "ser", 0.0), ("b", "x/w4", "std", 2.0)]
     each = pd.DataFrame(rows, columns=["network", "column", "metric", "value"])
-    text = findings.scenarios(each, "this minus that")
-    assert "this minus that, in 2 scenarios" in text
+    text = findings.scenarios(each, "this minus that", even=True)
+    assert "this minus that, in 2 scenarios (a network, a source and a precision)" in text
+    assert "about half would be lower" in text
+    uneven = findings.scenarios(each, "this minus that", even=False)
+    assert "about half" not in uneven and "STD rises by itself" in uneven
     assert "STD is lower in 1 and higher in 1; SER is lower in 0 and higher in 0" in text
 
 
@@ -232,7 +252,10 @@ def test_noise_is_told_with_its_largest_change():
     )
     text = findings.bias_noise(table)
     assert "STD: 3 of 6 values lie within the band" in text and "50% to 70% of the mean STD" in text
-    assert "real/w4a4: -1.50 points" in text and "by +0.50 points, which leaves -2.00" in text
+    assert (
+        "real/w4a4 (2 networks): -1.50 points" in text
+        and "by +0.50 points, which leaves -2.00" in text
+    )
     for nothing in (table[:1], table.assign(change=np.nan)):
         assert "largest" not in findings.bias_noise(nothing)
 
@@ -292,6 +315,7 @@ def test_drawn_changes_are_in_the_units_of_their_panels():
     assert table["value"].tolist() == pytest.approx([1, 2, 0.02, 2])
     assert table["inner_high"].tolist() == pytest.approx([1.5, 2.5, 0.22, 2.5])
     assert table["resolved"].tolist() == [False, True, True, True]
+    assert set(table["series"]) == {"real (3 networks)"}
 
 
 def test_some_of_the_networks_are_shown_by_what_is_resolved():
@@ -305,5 +329,13 @@ def test_some_of_the_networks_are_shown_by_what_is_resolved():
     assert "those of smallest p" in said and len(findings.some_networks(table, most=1)[0]) == 1
     shown, said = findings.some_networks(table.assign(p_holm=[0.01, 0.5, 0.01]))
     assert shown["metric"].tolist() == ["STD, points"] and "shows them" in said
+    assert "0 more are of networks" in said
+    once = table.assign(p=[0.2, np.nan, 0.01], p_holm=[0.2, np.nan, 0.01], repeats=[1, 0, 1])
+    shown, said = findings.some_networks(once)
+    assert shown["metric"].tolist() == ["STD, points"]
+    assert "0 of 1 such changes" in said and "1 more are of networks" in said
+    untested = {"p": np.nan, "p_holm": np.nan, "repeats": 0}
+    shown, said = findings.some_networks(table.assign(**untested))
+    assert shown.empty and said.startswith("No such change of STD and SER could be tested. 2 more")
     none, said = findings.some_networks(table.assign(over="all networks"))
     assert none.empty and said == "All networks are of one architecture and one training set."

@@ -101,9 +101,10 @@ def panel_bands(
     table : pandas.DataFrame
         One row a number: `series` (say, the threshold rule), `metric`, `value`, `low`, `high` (its
         interval), `null_low`, `null_median`, `null_high` (its null band), all in the metric's own
-        unit. Values that are not finite are left out and named in the subtitle; an interval or a
-        band without a finite upper end runs to the panel's right edge. A band that begins at the
-        fairest value marks only what is less fair than chance; one that is NaN is not drawn.
+        unit. A panel has rows for its own series only. Values that are not finite are left out and
+        named in the subtitle; an interval or a band without a finite upper end runs to the panel's
+        right edge. A band that begins at the fairest value marks only what is less fair than
+        chance; one that is NaN is not drawn.
     source : str
         Where the numbers come from, for the subtitle.
     title : str
@@ -164,7 +165,7 @@ def panel_bands(
         for row in drawn.to_dict("records")
     )
     return charts.finish(
-        chart.resolve_scale(x="independent"),
+        chart.resolve_scale(x="independent", y="independent"),
         title,
         source,
         f"Each metric with its interval and the 95 % null band of equal groups. {said}.",
@@ -246,7 +247,7 @@ def changes(table: pd.DataFrame, *, source: str, title: str) -> alt.FacetChart:
         f"Each difference with its interval. {said}.",
         [
             "thin: 95 %, test people and trainings (where known); thick: test people alone",
-            "filled: resolved at 5 % after Holm's correction within the page",
+            "filled: resolved at 5 % after Holm's correction within its family",
             *notes,
         ],
     )

@@ -230,8 +230,9 @@ def trainings(networks: pd.DataFrame) -> str:
     if kinds.max() > 1:
         return (
             f"{said} Networks that differ by their seed alone tell how much chance in training "
-            "does; where a kind was trained once, its chance is taken to be as large as the "
-            "others'."
+            "does; where a kind was trained once, its chance is taken to be as large as that of "
+            "the others in the same average. Where an average has no kind that was trained twice, "
+            "its interval holds test people alone, and it is marked so."
         )
     return (
         f"{said} No network was trained again with another seed, so intervals hold the chance of "
@@ -258,20 +259,63 @@ def bias_changes(table: pd.DataFrame, called: str) -> str:
     if table.empty:
         return f"Nothing to compare: no network has both columns of *{called}*."
     spreads = table[table["metric"].isin(_SPREADS)]
-    moved = spreads[spreads["p_holm"] <= 0.05]
+    moved = spreads[spreads["p_holm"] <= verdicts.ALPHA]
     up, known = int((moved["value"] > 0).sum()), spreads["p"].notna().sum()
     tests = int(spreads["tests"].max())
     lines = [
-        f"**{called[0].upper()}{called[1:]}**, averages over networks: of {known} changes of STD "
-        f"and SER {up} are resolved rises and {len(moved) - up} resolved falls (Holm's correction "
-        f"over the page's {tests}). {_unresolved(spreads) if moved.empty else ''}".strip(),
+        f"**{called[0].upper()}{called[1:]}**, averages over the networks that have both: of "
+        f"{known} changes of STD and SER {up} are resolved rises and {len(moved) - up} resolved "
+        f"falls (Holm's correction over the {tests} of their family). "
+        f"{_unresolved(spreads) if moved.empty else ''}".strip(),
         "",
     ]
     ordered = by_precision(_spread_first(table)).groupby(["precision", "source"], sort=False)
     for (precision, source), part in ordered:
         texts = [_moved(row) for row in part.to_dict("records") if row["metric"] != "accuracy"]
-        lines.append(f"- {precision}, {source}: {', '.join(texts)}.")
-    return "\n".join([*lines, "", "A star marks what is resolved; in brackets 95 % intervals."])
+        lines.append(f"- {precision}, {source} ({_behind(part)}): {', '.join(texts)}.")
+    last = "A star marks what is resolved; in brackets 95 % intervals."
+    if any(_ALONE in line for line in lines):
+        last += (
+            f" *{_ALONE.capitalize()}*: no kind of these networks was trained twice, so what is "
+            "resolved is so for them, and need not be after another training."
+        )
+    return "\n".join([*lines, "", last])
+
+
+_ALONE = "test people alone"
+
+
+def counted(table: pd.DataFrame, column: str) -> pd.Series:
+    """Add to the names in a column how many networks the means in their rows are of.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows with `networks` and `value`; names are marked whose intervals hold test people alone
+        (`repeats` 0, where the table has it).
+    column : str
+        The column of names.
+
+    Returns
+    -------
+    pandas.Series
+        The new names; of a range ("2 to 4 networks") where a name's rows differ.
+    """
+    told = {name: f"{name} ({_behind(part)})" for name, part in table.groupby(column)}
+    return table[column].map(told)
+
+
+def _behind(part: pd.DataFrame) -> str:
+    """How many networks stand behind these rows, and whether their trainings are accounted for."""
+    least, most = part["networks"].min(), part["networks"].max()
+    said = f"{least} to {most} networks" if least < most else f"{most} networks"
+    said = "1 network" if most == 1 else said
+    if "repeats" not in part:
+        return said
+    alone = part.loc[part["value"].notna(), "repeats"] == 0  # undefined ones have no interval
+    if not alone.any():
+        return said
+    return f"{said}, {_ALONE if alone.all() else f'in part {_ALONE}'}"
 
 
 def by_precision(table: pd.DataFrame) -> pd.DataFrame:
@@ -303,13 +347,15 @@ def drawn_changes(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(
         panel=table["metric"].map(QUANTITIES) + units,
         setting=table["precision"],
-        series=table["source"],
-        resolved=table["p_holm"] <= 0.05,
+        series=counted(table, "source"),
+        resolved=table["p_holm"] <= verdicts.ALPHA,
     )
 
 
 def some_networks(table: pd.DataFrame, most: int = 6) -> tuple[pd.DataFrame, str]:
     """Changes of STD and SER over some of the networks: the resolved ones, or those of smallest p.
+
+    Those without a p, of networks that were all trained once, are counted and not shown.
 
     Parameters
     ----------
@@ -327,16 +373,23 @@ def some_networks(table: pd.DataFrame, most: int = 6) -> tuple[pd.DataFrame, str
     """
     some = table[(table["over"] != "all networks") & table["metric"].isin(_SPREADS)]
     columns = ["of", "column", "reference", "metric", "networks", "repeats", *_ENDS[:3], "p_holm"]
-    resolved_ones = some[some["p_holm"] <= 0.05]
-    shown = _in_units(resolved_ones if len(resolved_ones) else some.sort_values("p").head(most))
+    known = some[some["p"].notna()]
+    resolved_ones = some[some["p_holm"] <= verdicts.ALPHA]
+    shown = _in_units(resolved_ones if len(resolved_ones) else known.sort_values("p").head(most))
     shown = shown.assign(metric=shown["metric"].map({"std": "STD, points", "ser": "SER"}))[columns]
     if some.empty:
         return shown, "All networks are of one architecture and one training set."
+    once = int((some["repeats"].eq(0) & some["value"].notna()).sum())
+    said = "No such change of STD and SER could be tested."
+    if len(known):
+        said = (
+            f"{len(resolved_ones)} of {len(known)} such changes of STD and SER are resolved after "
+            f"Holm's correction over the {int(known['tests'].max())} of their family; the table "
+            f"shows {'them' if len(resolved_ones) else 'those of smallest p'}."
+        )
     return shown, (
-        f"{len(resolved_ones)} of {len(some)} such changes of STD and SER are resolved after "
-        f"Holm's correction over the {int(some['tests'].max())} of their family; the table shows "
-        f"{'them' if len(resolved_ones) else 'those of smallest p'}. All are in the run's table "
-        "`tested`."
+        f"{said} {once} more are of networks whose kinds were trained once each: their intervals "
+        "hold test people alone, and they are not tested. All are in the run's table `tested`."
     )
 
 
@@ -347,7 +400,7 @@ def _moved(row: dict) -> str:
         return f"{name} not defined"
     value, low, high = (scale * row[key] for key in ("value", "low", "high"))
     unit = "" if scale == 1 else " points"
-    star = " \\*" if row["p_holm"] <= 0.05 else ""
+    star = " \\*" if row["p_holm"] <= verdicts.ALPHA else ""
     return f"{name} {value:+.2f}{unit} ({low:+.2f} to {high:+.2f}){star}"
 
 
@@ -363,8 +416,8 @@ def _unresolved(spreads: pd.DataFrame) -> str:
     )
 
 
-def scenarios(each: pd.DataFrame, called: str) -> str:
-    """Count the scenarios, networks times precisions, in which STD and SER are higher or lower.
+def scenarios(each: pd.DataFrame, called: str, *, even: bool) -> str:
+    """Count the scenarios (network, source, precision) in which STD and SER are higher or lower.
 
     Parameters
     ----------
@@ -372,6 +425,9 @@ def scenarios(each: pd.DataFrame, called: str) -> str:
         Differences of single networks (`audit.grid.by_network`); may be empty.
     called : str
         What the differences are, such as "synthetic minus real".
+    even : bool
+        Whether about half would be lower without an effect on bias. Not so of quantised minus full
+        precision: accuracy falls, and STD rises with it even of equal groups.
     """
     texts = []
     for metric in _SPREADS:
@@ -380,10 +436,14 @@ def scenarios(each: pd.DataFrame, called: str) -> str:
         texts.append(f"{QUANTITIES[metric]} is lower in {lower} and higher in {higher}")
     count = len(each[["network", "column"]].drop_duplicates())
     return (
-        f"Counted as in the paper, {called}, in {count} scenarios (a network at a precision): "
-        f"{'; '.join(texts)}. Without any effect about half would be lower. The scenarios share "
-        "test people and networks, so such a count is no test."
+        f"Counted as in the paper, {called}, in {count} scenarios (a network, a source and a "
+        f"precision): {'; '.join(texts)}. {_EVEN if even else _UNEVEN} The scenarios share test "
+        "people and networks, so such a count is no test."
     )
+
+
+_EVEN = "Without any effect about half would be lower."
+_UNEVEN = "Where accuracy falls STD rises by itself, so half is not what equal groups would show."
 
 
 def bias_width(table: pd.DataFrame) -> str:
@@ -391,14 +451,14 @@ def bias_width(table: pd.DataFrame) -> str:
     lines = []
     for source, part in table[table["metric"] == "std"].groupby("source", sort=True):
         part = part.set_index("precision").loc[charts.sort_variants(part["precision"])]
-        rises = part[(part["p_holm"] <= 0.05) & (part["value"] > 0)]
+        rises = part[(part["p_holm"] <= verdicts.ALPHA) & (part["value"] > 0)]
         largest = part["value"].idxmax()
         row = part.loc[largest]
         first = f"no rise of STD is resolved down to {part.index[-1]}"
         if len(rises):
             first = f"the first resolved rise is at {rises.index[0]}"
         lines.append(
-            f"- {source}: {first}; STD rises most (or falls least) at {largest}, "
+            f"- {source} ({_behind(part)}): {first}; STD rises most (or falls least) at {largest}, "
             f"{verdicts.points(row['value'], 2, sign=True)} points (95 % interval "
             f"{verdicts.between((row['low'], row['high']), 2)})."
         )
@@ -420,9 +480,10 @@ def bias_noise(table: pd.DataFrame, reference: str = "fp32") -> str:
         if len(later):
             row = later.loc[later["change"].abs().idxmax()]
             lines.append(
-                f"  The largest mean change, {row['column']}: {row['change']:+.2f}{unit}. Of equal "
-                f"groups with the same mean accuracies the median would change by "
-                f"{row['null_change']:+.2f}{unit}, which leaves {row['excess']:+.2f}{unit}."
+                f"  The largest mean change, {row['column']} ({_behind(later.loc[[row.name]])}): "
+                f"{row['change']:+.2f}{unit}. Of equal groups with the same mean accuracies the "
+                f"median would change by {row['null_change']:+.2f}{unit}, which leaves "
+                f"{row['excess']:+.2f}{unit}."
             )
     return "\n".join(lines)
 

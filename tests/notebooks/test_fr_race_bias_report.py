@@ -33,7 +33,7 @@ def test_a_planted_rise_and_what_synthetic_faces_spare(tmp_path):
     text = texts(tmp_path)
     for said in (
         "5 networks (trainings of iresnet on balanced: 3, mobilefacenet on skewed: 2)",
-        "- real: the first resolved rise is at w4a4",
+        "- real (5 networks): the first resolved rise is at w4a4",
         "**Generator minus real**",
         "in 10 scenarios",
         "**Other sources minus real**",
@@ -57,7 +57,7 @@ def test_one_network_on_rfw_and_on_a_benchmark(tmp_path):
     made = tmp_path / "other" / "fr_race_bias" / "quick-iresnet50-bupt_balancedface-0-real"
     made.rename(tmp_path / "runs" / "fr_race_bias" / "quick-lfw")
     asked = {"runs_dir": str(tmp_path / "runs"), "resamples": 100, "draws": 500}
-    found = execute(tmp_path, "fr_race_bias_report", **asked, rule="per_group_10fold")
+    found = execute(tmp_path, "fr_race_bias_report", **asked)
     assert set(found.outcomes["group"]) == set(RACES)
     assert charts(tmp_path) == 3  # nothing was quantised on other faces than real ones
     assert (found.table("tested")["repeats"] == 0).all()
@@ -67,6 +67,16 @@ def test_one_network_on_rfw_and_on_a_benchmark(tmp_path):
     assert "All networks are of one architecture and one training set." in text
     assert "No network was quantised on real faces and on others too." in text
     assert "Nothing to compare: no network has both columns of *generator minus real*" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_own_thresholds_are_refused_as_the_rule_of_intervals(tmp_path):
+    asked = {"runs_dir": str(tmp_path), "rule": "per_group_10fold"}
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        execute(tmp_path, "fr_race_bias_report", **asked)
+    choices = "global_best_accuracy, global_best_accuracy_minus_std"
+    said = {"what": "rule of one threshold", "value": "per_group_10fold", "choices": choices}
+    assert errors.UNKNOWN_NAME.format(**said) in caught.value.evalue
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,8 @@ over networks. Two sources of chance are kept apart, as in `published.Estimate`:
 - **trainings**: the same recipe with another seed gives another network. Networks of one kind (of
   one architecture and training set) differ by that alone; their differences' variance s^2, pooled
   over kinds, counts as s^2 / N in the average of N networks. Kinds of one network are taken to vary
-  as the others do. Where no kind has two, nothing is known, and the average holds for its networks.
+  as the others do. Where no kind has two, nothing is known, and the average holds for its networks;
+  over some of the networks it is then shown and not tested, since their trainings do vary.
 
 Noise of a pair that is one network's alone is in both parts, so their sum is an upper bound.
 """
@@ -35,7 +36,8 @@ from studylib.published import Estimate
 from studylib.runs import Finished
 
 # At a stated FMR a resample's own threshold would have to be followed (`compare.rechosen`).
-RULES = ("global_best_accuracy", "global_best_accuracy_minus_std", "per_group_10fold")
+COMMON = ("global_best_accuracy", "global_best_accuracy_minus_std")  # one threshold for everybody
+RULES = (*COMMON, measure.OWN)  # chance in choosing own thresholds is in no interval
 REFERENCE = published.BASELINE  # the full-precision column
 ALL = "all"  # all groups together, all networks together
 SPREADS = ("std", "ser")
@@ -277,7 +279,8 @@ def averages(rows: list[Row], networks: pd.DataFrame, people: int) -> pd.DataFra
         group, metric, `networks` (how many), `repeats` (how many of them repeat a kind with another
         seed: degrees of freedom; 0: the intervals hold test people alone), value, low, high,
         people_low, people_high (95 %, of test people alone), p (two-sided, that a difference is 0;
-        NaN for a column's own value). Undefined where a network's value is.
+        NaN for a column's own value, and over some of the networks if `repeats` is 0). Undefined
+        where a network's value is.
     """
     about = networks.drop_duplicates("network").set_index("network")
     rows = sorted(rows, key=_what)
@@ -289,7 +292,8 @@ def averages(rows: list[Row], networks: pd.DataFrame, people: int) -> pd.DataFra
             both, repeats = estimate(chosen, kinds.agg("/".join, axis=1).to_numpy(), people)
             alone = both._replace(runs=0.0).interval()
             numbers = (both.value, *both.interval(), *alone)
-            p = both.p() if what[1] and np.isfinite(both.value) else np.nan
+            tested = what[1] and np.isfinite(both.value) and (repeats or over == _EVERY)
+            p = both.p() if tested else np.nan
             found.append((over, of, *what, len(chosen), repeats, *numbers, p))
     found = pd.DataFrame(found, columns=AVERAGES)
     found[_NUMBERS] = found[_NUMBERS].round(12) + 0.0  # sums leave 1e-17 where nothing changed
@@ -299,6 +303,7 @@ def averages(rows: list[Row], networks: pd.DataFrame, people: int) -> pd.DataFra
 _NUMBERS = ["value", "low", "high", "people_low", "people_high"]
 AVERAGES = ["over", "of", "column", "reference", "group", "metric", "networks", "repeats"]
 AVERAGES += [*_NUMBERS, "p"]
+_EVERY = "all networks"
 _OVER = {"architecture": "architecture", "trained_on": "training set"}
 
 
@@ -314,7 +319,7 @@ def _what(row: Row) -> tuple[str, str, str, str]:
 
 def _sets(rows: list[Row], about: pd.DataFrame):
     """Yield what is averaged over, which, and its rows; a set that is all networks comes once."""
-    yield "all networks", ALL, rows
+    yield _EVERY, ALL, rows
     for column, over in _OVER.items():
         names = [about.loc[row.network, column] for row in rows]
         for name in dict.fromkeys(names) if len({*names}) > 1 else ():
@@ -364,16 +369,17 @@ def averages_by(column: str, rows: list[Row], networks: pd.DataFrame, people: in
     for name, part in networks.groupby(column, sort=False):
         own = [row for row in rows if row.network in set(part["network"])]
         found = averages(own, networks, people)
-        parts.append(found[found["over"] == "all networks"].assign(**{column: name}))
+        parts.append(found[found["over"] == _EVERY].assign(**{column: name}))
     return pd.concat(parts, ignore_index=True)
 
 
 def corrected(found: pd.DataFrame) -> pd.DataFrame:
     """Add Holm's correction to averages of differences, within four families.
 
-    Averages over all networks are what was asked; those over some networks say where it is found.
+    Averages over all networks (that have the column) are what was asked; those over some networks
+    say where it is found.
     Either has the family of the spreads (STD, SER) and that of the accuracies (of all, worst
-    group). Single groups are shown, and not tested.
+    group). Single groups are shown, and not tested; nor is what has no p.
 
     Returns
     -------
@@ -381,7 +387,7 @@ def corrected(found: pd.DataFrame) -> pd.DataFrame:
         The rows of all groups together, with `family` (its name), `tests` (its size), `p_holm`.
     """
     kept = found[found["group"] == ALL].reset_index(drop=True)
-    over = np.where(kept["over"] == "all networks", "all networks", "some networks")
+    over = np.where(kept["over"] == _EVERY, _EVERY, "some networks")
     what = np.where(kept["metric"].isin(SPREADS), "STD and SER", "accuracies")
     kept["family"] = [f"{a}, {b}" for a, b in zip(over, what, strict=True)]
     by = kept.groupby("family")["p"]
@@ -392,7 +398,7 @@ def corrected(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_panels(panels: pd.DataFrame, networks: pd.DataFrame) -> pd.DataFrame:
-    """Average `panel`s over the networks of each training set.
+    """Average `panel`s over the networks of each training set that have the column.
 
     Ends of intervals and bands are averaged as values are, as if chance had moved all networks
     alike: it may move them apart, and the average less.
