@@ -323,6 +323,11 @@ def test_export_writes_the_network_of_a_run(root, capsys):
     assert cli.main(["export", str(folder), "--reduce-range", "--out", "small.onnx"]) == 0
     said = capsys.readouterr().out
     assert "Calibrated on 4 faces (noise), 7-bit weights." in said and "small.onnx: 0." in said
+    tested = {"eval_set": "simfaces", "calibration": "real"}  # real is what the camera sees there
+    finished_run(root / "runs" / "tiny" / "of-it", network=str(folder / "network.safetensors"),
+                 **tested, n_calibration=3)  # fmt: skip
+    assert cli.main(["export", "tiny/of-it", "--out", "again.onnx"]) == 0
+    assert "Calibrated on 3 faces (simfaces)" in capsys.readouterr().out
     faces = calibration.faces("noise", 4, real=None, seed=1, size=32)
     plain = export.run(root / "fr_tiny-smoke-plain-fp32.onnx", faces.images)
     with torch.no_grad():

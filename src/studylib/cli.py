@@ -295,14 +295,16 @@ def _calibration_faces(made: runs.Finished, network):
     """Return the faces that a run calibrated on, drawn again; synthetic ones if it did not."""
     from studylib import calibration, datasets
 
-    known = made.parameters
-    source, seed, real = known.get("calibration", "synthetic"), known.get("seed", 0), None
+    known, real = made.parameters, None
+    seed, source = known.get("seed", 0), known.get("calibration", "synthetic")
+    if "eval_set" in known:
+        source = calibration.chosen(source, known["eval_set"])
     if source == "real":
         faces, _ = datasets.load(known["eval_set"], known["data_root"])
         real, _ = faces.split_by_subject(known["spare"] or 0.5, seed)
     size = {"size": network.pixels.size} if hasattr(network, "pixels") else {}
-    n = known.get("n_calibration", 128)
-    return calibration.faces(source, n, real=real, seed=seed, **size)
+    given = size | {"real": real, "seed": seed, "root": known.get("calibration_root")}
+    return calibration.faces(source, known.get("n_calibration", 128), **given)
 
 
 def _load(args) -> plan.Plan:
