@@ -86,7 +86,7 @@ def test_interrupt_is_calm_and_leaves_nothing_running(root):
     project.wait_halfway(slow)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=90)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert err == "study: stopped. Finished runs are kept; start again to go on.\n"
     assert not plan.is_running(slow)
 

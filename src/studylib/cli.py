@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -516,10 +517,11 @@ def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{datetime.now():%Y%m%d-%H%M%S}.log"
-    watched = [Watched(job) for job in jobs]
+    watched, stop = [Watched(job) for job in jobs], threading.Event()
     try:
-        with FileLock(study.runs_dir / ".lock", timeout=0), _child(study, jobs, args, log) as child:
-            _watch(child, watched)
+        lock = FileLock(study.runs_dir / ".lock", timeout=0)
+        with lock, _noted(stop), _child(study, jobs, args, log) as child:
+            _watch(child, watched, stop)
     except Timeout:
         raise errors.RunError(errors.LOCKED.format(folder=study.runs_dir)) from None
     return _report(watched, child.returncode, log)
@@ -528,7 +530,6 @@ def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
 @contextlib.contextmanager
 def _child(study: plan.Plan, jobs: list[plan.Job], args, log: Path) -> Iterator[subprocess.Popen]:
     """Start Snakemake, and leave nothing of it running whichever way the block ends."""
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with open(log, "wb") as output:
         command = _snakemake(study, jobs, args)
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -536,7 +537,18 @@ def _child(study: plan.Plan, jobs: list[plan.Job], args, log: Path) -> Iterator[
         yield child
     finally:
         _kill_tree(child)
-        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _noted(stop: threading.Event) -> Iterator[None]:
+    """Note an interrupt instead of raising it anywhere: in a `__del__` it would go unheard."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, lambda *_: stop.set()) for one in both]
+    try:
+        yield
+    finally:
+        for one, handler in zip(both, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _snakemake(study: plan.Plan, jobs: list[plan.Job], args) -> list[str]:
@@ -607,11 +619,17 @@ class Watched:
         return (self.job.beside("failed") / "reason.txt").read_text(encoding="utf-8").strip()
 
 
-def _watch(process: subprocess.Popen, watched: list[Watched]) -> None:
-    """Show each job's state until Snakemake ends: a table that moves, or plain lines."""
+def _watch(process: subprocess.Popen, watched: list[Watched], stop: threading.Event) -> None:
+    """Show each job's state until Snakemake ends: a table that moves, or plain lines.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Within half a second of an interrupt.
+    """
     console = Console()
     if not console.is_terminal:
-        for _ in _ticks(process):
+        for _ in _ticks(process, stop):
             for one in watched:
                 if one.look():
                     took = f" after {_clock(one.seconds)}" if one.seconds else ""
@@ -620,18 +638,20 @@ def _watch(process: subprocess.Popen, watched: list[Watched]) -> None:
     from rich.live import Live
 
     with Live(_progress_table(watched), console=console, refresh_per_second=4) as live:
-        for _ in _ticks(process):
+        for _ in _ticks(process, stop):
             for one in watched:
                 one.look()
             live.update(_progress_table(watched))
 
 
-def _ticks(process: subprocess.Popen) -> Iterator[None]:
+def _ticks(process: subprocess.Popen, stop: threading.Event) -> Iterator[None]:
     """Yield twice a second until the process ends, and once after that."""
-    while process.poll() is None:
+    while process.poll() is None and not stop.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
         yield
+    if stop.is_set():  # though Snakemake may have ended by then: Ctrl-C reaches it, too
+        raise KeyboardInterrupt
     yield
 
 
