@@ -22,7 +22,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from studylib import distill, runs
+from studylib import qat, runs
 from studylib.compress import quantize
 from studylib.models.iresnet import iresnet
 
@@ -95,13 +95,13 @@ def steps(device, batch, size, blocks):
         student = quantize.prepare(teacher, precision, clip_grad=clip_grad, fused=fused)
         quantize.calibrate(student, faces)
         student.train()
-        sgd = distill.optimiser(student, 1e-4)
+        sgd = qat.optimiser(student, 1e-4)
 
         def once():
             if in_loop:
                 with torch.no_grad():
                     wanted = F.normalize(teacher(faces))
-            distill.update(student, faces, wanted if in_loop else cached, sgd)
+            qat.update(student, faces, wanted if in_loop else cached, sgd)
 
         return once
 

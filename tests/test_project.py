@@ -16,7 +16,7 @@ FLOORS = (
     "errors faces layers light vision",
     "assets catalog align",
     "datasets synthetic models compress metrics",
-    "train train_recognition distill embed sheets",
+    "train train_recognition qat embed sheets",
     "expressions recognition shrink calibration",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
     "verdicts claims expression_compare expression_changes expression_changes_shown "

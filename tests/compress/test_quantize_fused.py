@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studylib import distill
+from studylib import qat
 from studylib.compress import loops, quantize
 from studylib.faces import Faces
 from studylib.models.iresnet import iresnet
@@ -263,7 +263,7 @@ def test_without_a_compiler_the_plain_path_is_taken(monkeypatch, command):
     assert same(plain[0], fused[0]) and same(plain[1], fused[1])
 
 
-@pytest.mark.parametrize("settings_", [distill.QUANTFACE, distill.SOUND])
+@pytest.mark.parametrize("settings_", [qat.QUANTFACE, qat.SOUND])
 def test_training_with_and_without_loops_ends_in_the_same_weights(settings_):
     images = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0))
     names = [f"i{k}" for k in range(16)]
@@ -272,7 +272,7 @@ def test_training_with_and_without_loops_ends_in_the_same_weights(settings_):
     found = []
     for fused in (False, True):
         torch.manual_seed(0)  # of dropout
-        student, log = distill.quantise(
+        student, log = qat.quantise(
             teacher, "w4a4", faces, settings=settings_, steps=3, batch_size=8, fused=fused
         )
         found.append((student.state_dict(), log["loss"].tolist()))

@@ -18,8 +18,8 @@ makes of a network by default, `half` its float16 mode. Everything is fake-quant
 rounded to the grid and computed with in fp32.
 
 What the scheme leaves open is an argument: how ranges are found (`observer`), whether the gradient
-passes through clipping (`clip_grad`), and the granularity of activations. `distill.QUANTFACE` names
-the choices of QuantFace's released code, `distill.SOUND` the usual ones beside them.
+passes through clipping (`clip_grad`), and the granularity of activations. `qat.QUANTFACE` names
+the choices of QuantFace's released code, `qat.SOUND` the usual ones beside them.
 """
 
 from __future__ import annotations
@@ -351,7 +351,7 @@ def prepare(
     -------
     torch.nn.Module
         With weight ranges in place; activation ranges come from `calibrate`, or from the first
-        steps of `distill.match_embeddings`.
+        steps of `qat.match_embeddings`.
 
     Raises
     ------

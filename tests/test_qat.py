@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studylib import distill, errors
+from studylib import errors, qat
 from studylib.compress import quantize
 from studylib.faces import Faces
 from tests.compress.test_quantize import Tiny, images, quantface, tiny  # noqa: F401 - fixtures
@@ -19,7 +19,7 @@ def as_faces(images):  # noqa: F811
 
 def train(student, teacher, images, **options):  # noqa: F811
     faces = as_faces(images)
-    return distill.match_embeddings(student, faces, distill.targets(teacher, faces), **options)
+    return qat.match_embeddings(student, faces, qat.targets(teacher, faces), **options)
 
 
 def student_of(teacher, faces, precision="w3a3", **options):
@@ -83,7 +83,7 @@ def test_frozen_normalisation_keeps_its_statistics(tiny, images):  # noqa: F811
 
 
 def test_every_face_is_seen_once_before_any_is_seen_again():
-    chosen, mirrored = zip(*distill._draws(8, 3, 4, seed=0), strict=True)
+    chosen, mirrored = zip(*qat._draws(8, 3, 4, seed=0), strict=True)
     assert [len(c) for c in chosen] == [3] * 4
     assert len({*chosen[0].tolist(), *chosen[1].tolist()}) == 6  # the two left over are dropped
     assert len({*chosen[2].tolist(), *chosen[3].tolist()}) == 6
@@ -91,7 +91,7 @@ def test_every_face_is_seen_once_before_any_is_seen_again():
 
 
 def test_targets_are_the_embeddings_of_the_face_and_of_its_mirror(tiny, images):  # noqa: F811
-    wanted = distill.targets(tiny, as_faces(images))
+    wanted = qat.targets(tiny, as_faces(images))
     normalize = torch.nn.functional.normalize
     torch.testing.assert_close(wanted[:, 0], normalize(tiny(images)))
     torch.testing.assert_close(wanted[:, 1], normalize(tiny(images.flip(-1))))
@@ -105,19 +105,19 @@ def test_the_real_schedule_is_constant(tiny, images):  # noqa: F811
 @pytest.mark.parametrize(("schedule", "steps"), [("real", 2), ("synthetic", 22)])
 def test_without_a_number_of_steps_the_schedule_counts_its_passes(tiny, images, schedule, steps):  # noqa: F811
     log = train(student_of(tiny, images), tiny, images, steps=None, batch_size=3, schedule=schedule)
-    assert len(log) == steps == distill.schedule_steps(8, 3, schedule)
+    assert len(log) == steps == qat.schedule_steps(8, 3, schedule)
     assert (log["lr"] < 0.05).sum() == (2 if schedule == "synthetic" else 0)
 
 
 def test_both_of_the_papers_schedules_come_to_as_many_steps():
     """5,822,653 faces once, 528,227 eleven times, in batches of 512."""
-    assert distill.schedule_steps(5_822_653, distill.BATCH, "real") == 11_372
-    assert distill.schedule_steps(528_227, distill.BATCH, "synthetic") == 11 * 1_031 == 11_341
-    assert distill.schedule_steps(5, 512, "real") == 1  # a batch of all there are
+    assert qat.schedule_steps(5_822_653, qat.BATCH, "real") == 11_372
+    assert qat.schedule_steps(528_227, qat.BATCH, "synthetic") == 11 * 1_031 == 11_341
+    assert qat.schedule_steps(5, 512, "real") == 1  # a batch of all there are
 
 
 def test_the_papers_settings():
-    assert distill.QUANTFACE._asdict() == {
+    assert qat.QUANTFACE._asdict() == {
         "observer": "minmax",
         "clip_grad": False,
         "range_steps": 299,
@@ -125,18 +125,18 @@ def test_the_papers_settings():
         "dropout": True,
         "weight_decay": 5e-4,
     }
-    assert (distill.LR, distill.BATCH, distill.MOMENTUM) == (0.1, 512, 0.9)
-    assert (distill.WEIGHT_DECAY, distill.MAX_GRADIENT_NORM) == (5e-4, 5.0)
-    assert all(distill.SOUND._asdict()[k] != v for k, v in distill.QUANTFACE._asdict().items())
+    assert (qat.LR, qat.BATCH, qat.MOMENTUM) == (0.1, 512, 0.9)
+    assert (qat.WEIGHT_DECAY, qat.MAX_GRADIENT_NORM) == (5e-4, 5.0)
+    assert all(qat.SOUND._asdict()[k] != v for k, v in qat.QUANTFACE._asdict().items())
 
 
 @pytest.mark.parametrize("decay", [0.0, 5e-4])
 def test_weight_decay_alone_moves_a_network_that_is_right_already(tiny, images, decay):  # noqa: F811
     """Its first gradient is zero: what is left is a step of SGD with Nesterov momentum."""
     faces = as_faces(images)
-    sound = distill.SOUND._replace(weight_decay=decay)
+    sound = qat.SOUND._replace(weight_decay=decay)
     given = {"steps": 1, "batch_size": 8, "lr": 1.0, "schedule": "real"}
-    student, _ = distill.quantise(tiny, "fp32", faces, settings=sound, **given)
+    student, _ = qat.quantise(tiny, "fp32", faces, settings=sound, **given)
     kept = 1 - 1.9 * decay
     assert torch.allclose(student.conv.weight, kept * tiny.conv.weight, atol=2e-6)
 
@@ -182,16 +182,16 @@ class Published(nn.Module):
 def test_training_is_quantfaces_step_by_step(tiny, images, bits):  # noqa: F811
     """Ranges found in the first steps, then frozen; compared with a loop of the test's own."""
     tiny.act.weight.data = torch.tensor([0.1, 0.21, 0.26, 0.43])  # none of them halfway
-    faces, wanted = as_faces(images), distill.targets(tiny, as_faces(images))
-    settings = distill.QUANTFACE._replace(range_steps=3)
-    student, log = distill.quantise(
+    faces, wanted = as_faces(images), qat.targets(tiny, as_faces(images))
+    settings = qat.QUANTFACE._replace(range_steps=3)
+    student, log = qat.quantise(
         tiny, f"w{bits}a{bits}", faces, settings=settings, steps=6, batch_size=4, seed=5
     )
     peer, losses = Published(tiny, bits).train(), []
     sgd = torch.optim.SGD(
         peer.parameters(), 0.1 * 4 / 512, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
-    for step, (chosen, mirrored) in enumerate(distill._draws(8, 4, 6, seed=5)):
+    for step, (chosen, mirrored) in enumerate(qat._draws(8, 4, 6, seed=5)):
         peer.live = step < 3
         pictures = images[chosen]
         pictures[mirrored > 0] = pictures[mirrored > 0].flip(-1)
@@ -220,20 +220,20 @@ def test_each_setting_can_be_changed_alone(tiny, images):  # noqa: F811
     faces = as_faces(images)
 
     def weights_after(**changes):
-        settings = distill.QUANTFACE._replace(range_steps=1, **changes)
-        student, _ = distill.quantise(tiny, "w3a3", faces, settings=settings, steps=4, lr=0.05)
+        settings = qat.QUANTFACE._replace(range_steps=1, **changes)
+        student, _ = qat.quantise(tiny, "w3a3", faces, settings=settings, steps=4, lr=0.05)
         return student.conv.parametrizations.weight.original
 
     usual = weights_after()
     assert torch.equal(usual, weights_after())
     for change in ({"clip_grad": True}, {"train_norm": False}):
         assert not torch.equal(usual, weights_after(**change)), change
-    moving = distill.QUANTFACE._replace(observer="ema", range_steps=4)
+    moving = qat.QUANTFACE._replace(observer="ema", range_steps=4)
     widening = moving._replace(observer="minmax")
     ranges = [
         [q.high.item() for q in quantize.activation_quantizers(student)]
         for student, _ in (
-            distill.quantise(tiny, "w4a4", faces, settings=s, steps=4, batch_size=2, lr=0.05)
+            qat.quantise(tiny, "w4a4", faces, settings=s, steps=4, batch_size=2, lr=0.05)
             for s in (moving, widening)
         )
     ]
@@ -254,16 +254,16 @@ def test_dropout_is_the_students_alone_and_can_be_off(tiny, images):  # noqa: F8
 
 def test_the_rate_follows_the_batch(tiny, images):  # noqa: F811
     faces = as_faces(images)
-    _, log = distill.quantise(tiny, "w8a8", faces, steps=1, batch_size=4)
+    _, log = qat.quantise(tiny, "w8a8", faces, steps=1, batch_size=4)
     assert log["lr"][0] == pytest.approx(0.1 * 4 / 512)
-    _, log = distill.quantise(tiny, "w8a8", faces, steps=1)  # 512, but there are only 8 faces
+    _, log = qat.quantise(tiny, "w8a8", faces, steps=1)  # 512, but there are only 8 faces
     assert log["lr"][0] == pytest.approx(0.1 * 8 / 512)
 
 
 def test_sound_settings_take_ranges_from_the_calibration_set(tiny, images):  # noqa: F811
     dark = as_faces(images // 8)
-    student, _ = distill.quantise(
-        tiny, "w8a8", as_faces(images), settings=distill.SOUND, calibration=dark, steps=1, lr=0.0
+    student, _ = qat.quantise(
+        tiny, "w8a8", as_faces(images), settings=qat.SOUND, calibration=dark, steps=1, lr=0.0
     )
     expected = quantize.prepare(tiny, "w8a8", observer="ema")
     quantize.calibrate(expected, dark.images)

@@ -1,9 +1,9 @@
-"""Teaching a network by another's embeddings, without labels.
+"""Quantisation-aware training: a quantised network learns its own full-precision embeddings.
 
-Quantisation-aware training as in QuantFace (Boutros, Damer and Kuijper 2022): the quantised network
-starts from the full-precision one's weights and is trained to give the same normalised embedding
-for every face, by SGD with Nesterov momentum. `quantise` does all of it; its `Settings` name what
-the paper's code does out of the ordinary, each beside the usual choice:
+As in QuantFace (Boutros, Damer and Kuijper 2022), the network starts from the full-precision one's
+weights and is trained to give the same normalised embedding for every face, without labels, by SGD
+with Nesterov momentum. `quantise` does all of it; its `Settings` name what the paper's code does
+out of the ordinary, each beside the usual choice:
 
     setting       QUANTFACE                           SOUND
     observer      minmax: ranges only ever widen      ema: a moving average
