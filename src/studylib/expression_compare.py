@@ -36,7 +36,6 @@ from studylib.metrics import intervals, resampling, testing, uncertainty
 from studylib.metrics.arrays import divide
 from studylib.published import Estimate
 
-ALPHA = 0.05
 ALL = "everybody"
 NO_CLASS = ""  # of a cell that holds every expression
 UNSURE = "unsure"  # a label for people whom nobody could put into a group: counted in no group
@@ -44,7 +43,7 @@ UNSURE = "unsure"  # a label for people whom nobody could put into a group: coun
 
 def resolved(p):
     """Whether a p-value, or each of an array or column of them, is at the level: p <= 5 %."""
-    return p <= ALPHA
+    return p <= testing.ALPHA
 
 
 class Joined(NamedTuple):
@@ -396,7 +395,7 @@ def least(n, people, values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     seen = np.ma.masked_invalid(draws).var(0).filled(0).mean(0)
     alone = (values * (1 - values)).mean(0)  # the variance of n independent pictures, times n
     worth = np.clip(np.where(seen > ROUNDING, divide(alone, seen), people), people, n)
-    return (intervals.wilson(0, worth)[1] / stats.norm.isf(ALPHA / 2)) ** 2
+    return (intervals.wilson(0, worth)[1] / stats.norm.isf(testing.ALPHA / 2)) ** 2
 
 
 ROUNDING = 1e-15  # no variance of shares: less than of one picture among ten million

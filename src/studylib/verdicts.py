@@ -45,7 +45,7 @@ NULLS = {
     HARMLESS: ("a harm above the margin in some figure", "no harm above the margin in any figure"),
     SOME: ("a loss above the margin in every setting", "none above the margin in some setting"),
 }
-ALPHA, POWER = 0.05, 0.8
+ALPHA, POWER = testing.ALPHA, 0.8
 # what a study must reach, in standard errors, to see an effect four times in five
 REACH = float(stats.norm.ppf(1 - ALPHA / 2) + stats.norm.ppf(POWER))
 ENOUGH = "enough as it is"

@@ -7,7 +7,8 @@ import numpy as np
 import papermill
 import pytest
 
-from studylib import expression_compare, runs
+from studylib import runs
+from studylib.metrics import testing
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "planted_bias.ipynb"
 TINY = {
@@ -58,7 +59,7 @@ def test_what_the_chapter_says_follows_from_its_outcomes(tmp_path):
         table = outcomes[outcomes["test"] == f"none {number}"]
         accuracy = (table["predicted_fp32_none"] == table["label"]).groupby(table["group"]).mean()
         assert null.loc[number, "gap"] == pytest.approx(accuracy.max() - accuracy.min())
-    alarms = (null["p"] <= expression_compare.ALPHA).sum()
+    alarms = (null["p"] <= testing.ALPHA).sum()
     page = re.sub(r'",\s*"', "", (tmp_path / "out.ipynb").read_text())
     assert f"reported in {alarms} of 3 tests with nothing to find" in page
 

@@ -20,6 +20,7 @@ from studylib.metrics.arrays import divide, host, to_numpy
 from studylib.metrics.intervals import quantiles, tail
 from studylib.metrics.resampling import check_counts, moments
 
+ALPHA = 0.05  # the study's level: a p-value up to it is called resolved
 _SAME = 1e-12  # values closer than this are ties: sums in another order differ by less
 
 
