@@ -33,7 +33,6 @@ EVERY = "mean of groups"
 LEVEL, LESS, APART, OWN = "level", "less balanced", "less the mean change", "own group"
 FP32 = "fp32"  # in the place of a composition: nothing was calibrated
 ONLY = "only-"  # before the name of the one group of a composition
-ALPHA = 0.05
 _TWO_SIDED = 0.975
 
 
@@ -346,7 +345,7 @@ def responses(
 
 def resolved(table: pd.DataFrame) -> pd.Series:
     """Mark the effects that hold after Holm's correction."""
-    return table["p_holm"] <= ALPHA
+    return table["p_holm"] <= testing.ALPHA
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
@@ -412,7 +411,7 @@ def _own(metric: str, own: pd.DataFrame) -> str:
     """Say whether groups gain from being the calibration set."""
     mean, groups = own.loc[EVERY], own.drop(EVERY)
     verdict = "not resolved"
-    if mean["p_holm"] <= ALPHA:
+    if mean["p_holm"] <= testing.ALPHA:
         verdict = "resolved: a group " + ("gains" if mean["value"] > 0 else "loses")
     single = groups[resolved(groups)]
     some = "; ".join(f"{group} {_span(row)}" for group, row in single.iterrows())

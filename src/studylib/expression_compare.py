@@ -460,7 +460,7 @@ def equality(drawn: Drawn, variant: str) -> dict:
     """
     pairs = _pairs(drawn)
     found = [contrast(drawn, _difference(drawn, pair), variant) for pair in pairs]
-    ends = np.array([one.interval(1 - ALPHA / len(pairs)) for one in found])
+    ends = np.array([one.interval(1 - testing.ALPHA / len(pairs)) for one in found])
     low = max(0.0, ends[:, 0].max(), -ends[:, 1].min())
     accuracy = drawn.accuracy(variant)
     return {
