@@ -13,15 +13,16 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Lowest first; a module imports from its own line or from lines above it.
 FLOORS = (
-    "errors faces layers light vision",
+    "errors faces layers light vision attempts",
     "assets catalog align",
     "datasets synthetic models compress metrics",
-    "train train_recognition qat embed sheets",
-    "expressions recognition shrink calibration",
+    "train train_recognition distill teacher_cache qat embed sheets",
+    "expressions recognition mixtures students shrink calibration",
     "charts charts_fairness charts_tradeoff charts_expressions runs compare findings published "
     "verdicts claims expression_compare expression_changes expression_changes_shown "
-    "expression_details expression_findings results calibration_response charts_calibration",
-    "audit plan execute book cli",
+    "expression_details expression_findings results calibration_response charts_calibration speed "
+    "charts_cost",
+    "audit photographs kd_effects kd_findings plan execute cost book cli",
 )
 
 

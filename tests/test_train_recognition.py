@@ -15,8 +15,9 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from studylib import errors, models, train_recognition
+from studylib import distill, errors, models, train_recognition
 from studylib.datasets import packed
+from studylib.distill import Teaching
 from studylib.faces import Faces
 from studylib.models import margins
 from studylib.train_recognition import CHECKPOINT, METRICS, NETWORK
@@ -35,7 +36,7 @@ def people(n=40, seed=0, noise=30.0):
     pixels = 128 + patterns[label] + rng.normal(0, noise, (n, 3, SIZE, SIZE))
     table = pd.DataFrame(
         {"item": [str(i) for i in range(n)], "subject": label.astype(str), "label": label}
-    )
+    ).assign(group=np.where(label < 2, "few", "many"))
     images = torch.from_numpy(pixels.clip(0, 255).astype(np.uint8))
     return Faces(images, table, "noise", tuple("abcde"))
 
@@ -204,6 +205,139 @@ def test_packed_faces_train_as_those_in_memory(tmp_path):
     assert_same(fit(data=faces), fit(data=packed.from_faces(faces, tmp_path / "packed")))
 
 
+# --- teaching ------------------------------------------------------------------------------------
+
+
+def taught(n=40, views=2, size=WIDTH, seed=0, **options):
+    """A teaching by random embeddings that are alike for each person; two groups."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(size=(PEOPLE, 1, size))[np.arange(n) % PEOPLE]
+    rows = rows + 0.3 * rng.normal(size=(n, views, size))
+    rows = (rows / np.linalg.norm(rows, axis=2, keepdims=True)).astype(np.float16)
+    return Teaching(rows, **{"groups": people(n).table["group"], **options})
+
+
+@pytest.mark.parametrize("label_weight", [0.5, None])
+def test_steps_minimise_both_losses_by_their_weights(label_weight):
+    """Whole-set batches; None: no head at all."""
+    faces, by_hand = people(), Linear()
+    weight, centres = by_hand.weight, head().weight.detach().clone().requires_grad_()
+    wanted = taught(views=1).wanted[:, 0].astype(np.float32)
+    wanted = F.normalize(torch.from_numpy(wanted))
+    labels, speed, losses, differences = torch.tensor(faces.table["label"]), [0, 0], [], []
+    for _ in range(4):
+        embeddings = by_hand(faces.images)
+        cosines = F.normalize(embeddings) @ F.normalize(centres).T
+        hit = F.one_hot(labels, PEOPLE).bool()
+        logits = 8 * torch.where(hit, torch.cos(torch.acos(cosines) + 0.5), cosines)
+        losses.append(F.cross_entropy(logits, labels))
+        differences.append((F.normalize(embeddings) - wanted).square().mean())
+        total = 30 * differences[-1] + (label_weight or 0) * losses[-1]
+        gradients = list(torch.autograd.grad(total, [weight, centres]))
+        for i, p in enumerate((weight, centres)):
+            speed[i] = 0.9 * speed[i] + gradients[i] + 5e-4 * p.detach()
+            p.data -= 0.1 * speed[i]
+    options = {"epochs": 4, "batch_size": len(faces), "flip": False, "clip_norm": None, "seed": 0}
+    trained, theirs = Linear(), head() if label_weight else None
+    teaching = taught(views=1, weight=30.0, label_weight=label_weight or 1.0, groups=None)
+    history = train_recognition.fit(trained, theirs, faces, teaching=teaching, **options)
+    assert tuple(history) == (*train_recognition.HISTORY, "kd")
+    assert history["kd"].tolist() == pytest.approx([d.item() for d in differences], rel=1e-4)
+    torch.testing.assert_close(trained.weight, weight, atol=1e-5, rtol=1e-3)
+    if label_weight:
+        assert history["loss"].tolist() == pytest.approx([x.item() for x in losses], rel=1e-4)
+        torch.testing.assert_close(theirs.weight, centres, atol=1e-5, rtol=1e-3)
+    else:
+        assert history[["loss", "accuracy"]].isna().all(axis=None)
+
+
+def test_a_student_learns_its_teacher_without_labels():
+    faces = people(160)
+    teacher, student = network(1), network(2)
+    with torch.inference_mode():
+        views = [F.normalize(teacher.eval()(x)) for x in (faces.images, faces.images.flip(-1))]
+    teaching = Teaching(torch.stack(views, 1), weight=1e3)
+    faces = Faces(faces.images, faces.table.drop(columns="label"), "noise")
+    options = {"epochs": 6, "batch_size": 16, "seed": 0, "lr": 0.05}
+    history = train_recognition.fit(student, None, faces, teaching=teaching, **options)
+    assert history["kd"].iloc[-1] < 0.35 * history["kd"].iloc[0]
+    cos = F.cosine_similarity(student(faces.images), teaching_rows(teaching)).mean()
+    assert cos > 0.8
+
+
+def teaching_rows(teaching, view=0):
+    return torch.from_numpy(teaching.wanted[:, view].astype(np.float32))
+
+
+@pytest.mark.parametrize(("views", "flip"), [(1, True), (2, True), (1, False), (2, False)])
+def test_mirrored_faces_get_the_embedding_that_is_theirs(views, flip):
+    """The student is its own teacher: nothing to learn, but for mirrored faces with one view."""
+    faces, backbone = people(80), Linear()
+    with torch.inference_mode():
+        told = [F.normalize(backbone(x)) for x in (faces.images, faces.images.flip(-1))]
+    teaching = Teaching(torch.stack(told[:views], 1), "cosine")
+    options = {"epochs": 1, "batch_size": 80, "lr": 1e-9, "seed": 0, "flip": flip}
+    kd = train_recognition.fit(backbone, None, faces, teaching=teaching, **options)["kd"].item()
+    unlike = (1 - (told[0] * told[1]).sum(1)).mean().item()
+    assert unlike > 0.05
+    if flip and views == 1:
+        assert 0.2 * unlike < kd < 0.8 * unlike
+    else:
+        assert kd == pytest.approx(0, abs=1e-6)
+
+
+def test_rows_reach_the_faces_they_belong_to_from_disk_as_from_memory(tmp_path):
+    """Packed faces, joined ones and a memory map; each face's embedding goes with it."""
+    faces, teaching = people(), taught()
+    np.save(tmp_path / "wanted.npy", teaching.wanted)
+    mapped = np.load(tmp_path / "wanted.npy", mmap_mode="r")
+    whole = packed.from_faces(faces, tmp_path / "packed")
+    rows = np.arange(25), np.arange(25, 40)
+    joined = packed.Joined((whole, whole), rows, faces.table, "noise")
+    groups = {"first": taught().wanted, "last": mapped}
+    by_group = distill.PerGroup(groups, ["first"] * 9 + ["last"] * 31, aligned=0)
+    base = fit(data=faces, teaching=teaching)
+    assert list(base[0])[-3:] == ["kd", "kd_few", "kd_many"]
+    for data, wanted in ((whole, mapped), (joined, mapped), (faces, by_group)):
+        assert_same(base, fit(data=data, teaching=taught_by(wanted)))
+    other = fit(data=faces, teaching=taught_by(taught().wanted[::-1]))
+    assert not torch.equal(base[1]["b.fc.weight"], other[1]["b.fc.weight"])
+
+
+def taught_by(wanted):
+    return Teaching(wanted, groups=people().table["group"])
+
+
+def test_the_history_tells_groups_and_multipliers():
+    options = {"balance": "constrained", "settings": {"bound": 0.0}, "loss": "cosine"}
+    history, _ = fit(teaching=taught(**options))
+    told = ["kd", "kd_few", "kd_many", "multiplier_few", "multiplier_many"]
+    assert list(history)[-5:] == told
+    assert (history[["multiplier_few", "multiplier_many"]].max(axis=1) > 0).all()
+    assert (history["kd_few"] - history["kd_many"]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("teaching", "options", "kind", "message"),
+    [
+        (taught(39), {}, errors.DataError, errors.TAUGHT_ROWS.format(rows=39, faces=40)),
+        (
+            taught(size=8),
+            {},
+            errors.ParameterError,
+            errors.OTHER_TEACHER_SIZE.format(student=WIDTH, teacher=8),
+        ),
+        (taught(loss="logits"), {"head": None}, errors.ParameterError, errors.NO_TAUGHT_CLASSES),
+        (None, {"head": None}, errors.ParameterError, errors.NOTHING_TO_LEARN),
+    ],
+)
+def test_a_teaching_that_does_not_fit_is_refused(teaching, options, kind, message):
+    parts = {"backbone": network(), "head": head(), "data": people(), **options}
+    with pytest.raises(kind) as caught:
+        train_recognition.fit(**parts, teaching=teaching, epochs=1, batch_size=16, seed=0)
+    assert str(caught.value) == message
+
+
 # --- checkpoints ---------------------------------------------------------------------------------
 
 
@@ -229,22 +363,28 @@ HEADS = {
     "curricularface": {},
     "elastic_cosface": {"partial": 0.5},
 }
+TEACHINGS = {  # heads with a teacher
+    "arcface": {"loss": "logits", "balance": "constrained", "settings": {"bound": 0.0}},
+    "cosface": {"loss": "rkd", "balance": "reweighted"},
+}
 
 
-@pytest.fixture(scope="module", params=HEADS)
+@pytest.fixture(scope="module", params=[*HEADS, *TEACHINGS])
 def uncut(request):
     def parts():
-        return network(dropout=0.4), head(request.param, **HEADS[request.param])
+        return network(dropout=0.4), head(request.param, **HEADS.get(request.param, {}))
 
-    return parts, fit(*parts(), epochs=3)
+    told = TEACHINGS.get(request.param)
+    teaching = told and taught(**told)
+    return parts, teaching, fit(*parts(), epochs=3, teaching=teaching)
 
 
 @settings(max_examples=3, deadline=None)
 @given(cut=st.integers(0, 5), every=st.integers(1, 4))
 def test_a_training_cut_anywhere_goes_on_as_if_uncut(tmp_path_factory, uncut, cut, every):
-    parts, whole = uncut
+    parts, teaching, whole = uncut
     folder = tmp_path_factory.mktemp("run")
-    options = {"epochs": 3, "folder": folder, "every": every}
+    options = {"epochs": 3, "folder": folder, "every": every, "teaching": teaching}
     backbone, centres = parts()
     with pytest.raises(Cut):
         fit(stopped(backbone, cut), centres, **options)
@@ -299,6 +439,45 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path_factory, options, 
     before = (folder / CHECKPOINT).read_bytes()
     assert told in refused(errors.ParameterError, folder, errors.OTHER_TRAINING, **options)
     assert (folder / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("teaching", "told"),
+    [
+        (None, "its teaching: {"),
+        (taught(weight=3.0), "its teaching: {"),
+        (taught(balance="reweighted"), "its teaching: {"),
+        (taught(seed=1), "its SHA-256 of the teacher's embeddings: "),
+        (taught(views=1), "its SHA-256 of the teacher's embeddings: "),
+        (taught(groups=["few", "many"] * 20), "its SHA-256 of the teacher's embeddings: "),
+    ],
+)
+def test_a_checkpoint_of_another_teaching_is_refused(tmp_path_factory, teaching, told):
+    folder = tmp_path_factory.getbasetemp() / "other-teaching"
+    if not folder.exists():
+        fit(folder=folder, teaching=taught())
+    pattern = errors.OTHER_TRAINING
+    assert told in refused(errors.ParameterError, folder, pattern, teaching=teaching)
+
+
+def test_a_taught_training_is_not_taken_up_by_one_alone_nor_the_other_way_round(tmp_path):
+    fit(folder=tmp_path)
+    text = refused(errors.ParameterError, tmp_path, errors.OTHER_TRAINING, teaching=taught())
+    assert "its teaching: None, now: {" in text
+
+
+def test_a_training_without_labels_goes_on_too(tmp_path):
+    def run(epochs, folder=None):
+        given = {"data": people(), "epochs": epochs, "batch_size": 16, "seed": 0}
+        backbone = network()
+        train_recognition.fit(backbone, None, teaching=taught(), folder=folder, **given)
+        return backbone.state_dict()
+
+    run(1, tmp_path)
+    resumed, whole = run(3, tmp_path), run(3)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    history = pd.read_parquet(tmp_path / METRICS)
+    assert history["kd"].notna().all() and history["loss"].isna().all()
 
 
 def test_other_labels_are_another_training(tmp_path):
@@ -426,29 +605,84 @@ def in_processes(n, *paths):
     assert started.returncode == 0, told[-3000:]
 
 
-def test_two_processes_reach_the_same_losses_and_weights_as_one(tmp_path):
+ALONE = {"two": {}, "apart": {"sync_norm": False}}
+TAUGHT = {  # every loss, both balances, no head, a teacher for each group
+    "embedding": {"teaching": {"groups": "group", "balance": "constrained"}},
+    "cosine": {"teaching": {"loss": "cosine", "groups": "group", "balance": "reweighted"}},
+    "rkd": {"teaching": {"loss": "rkd", "mirrored": False}},
+    "similarity": {"teaching": {"loss": "similarity"}, "head": None},
+    "logits": {"teaching": {"loss": "logits", "label_weight": 0.5}},
+    "each": {"teaching": {"groups": "group", "settings": {}}},
+}
+
+
+@pytest.fixture(scope="module")
+def double(tmp_path_factory):
+    """A folder of trainings that two processes made, and how they were asked for."""
+    folder = tmp_path_factory.mktemp("double")
+    of = {name: str(folder / f"{name}.safetensors") for name in ("few", "many")}
+    for seed, name in enumerate(of):
+        models.save(network(seed + 7), of[name], {"architecture": "iresnet", "settings": SETTINGS})
+    # 4 of 64 faces are left over in each epoch; the rate is low, as rounding grows with it.
+    shared = {"teacher_cache": str(folder / "cache"), "batch_size": 12, "lr": 0.002}
+    asked = {
+        kind: {**shared, "teacher": of if kind == "each" else of["few"], **options}
+        for kind, options in TAUGHT.items()
+    }
+    both = {**ALONE, **asked}
+    in_processes(2, *(config(folder, name, **options)[0] for name, options in both.items()))
+    return folder, asked
+
+
+def test_two_processes_reach_the_same_losses_and_weights_as_one(double, tmp_path):
     """A training of 8 steps, with margins, negative classes and batch normalisation at work."""
     assert train_recognition.main([str(config(tmp_path, "one")[0])]) == 0
-    names = {"two": {}, "apart": {"sync_norm": False}}
-    in_processes(2, *(config(tmp_path, name, **options)[0] for name, options in names.items()))
-    one, two, apart = (pd.read_parquet(tmp_path / n / METRICS) for n in ("one", *names))
+    one = pd.read_parquet(tmp_path / "one" / METRICS)
+    two, apart = (pd.read_parquet(double[0] / name / METRICS) for name in ALONE)
     assert two["step"].tolist() == [4, 8]
     np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-5)
     assert one["accuracy"].tolist() == two["accuracy"].tolist()
     assert (abs(one["loss"] - apart["loss"]) > 1e-3).any()  # each with its own faces' statistics
-    single, double = (load_file(tmp_path / n / CHECKPOINT) for n in ("one", "two"))
-    assert single.keys() == double.keys()
-    for name, value in single.items():
-        torch.testing.assert_close(double[name], value, atol=1e-4, rtol=1e-3, msg=name)
-    network, about = models.read(tmp_path / "two" / NETWORK)
+    folders = tmp_path / "one", double[0] / "two"
+    ours, theirs = (load_file(folder / CHECKPOINT) for folder in folders)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(theirs[name], value, atol=1e-4, rtol=1e-3, msg=name)
+    network, about = models.read(folders[1] / NETWORK)
     assert about["settings"] == json.loads(json.dumps({**SETTINGS, "dropout": 0.0}))
     assert about["trained"]["origin"] == "noise" and "folder" not in about["trained"]
     torch.testing.assert_close(
         network(people().images),
-        models.load(tmp_path / "one" / NETWORK)(people().images),
+        models.load(folders[0] / NETWORK)(people().images),
         atol=1e-3,
         rtol=1e-3,
     )
+
+
+@pytest.mark.parametrize("kind", TAUGHT)
+def test_two_processes_teach_as_one_does(double, tmp_path, kind):
+    """Every face counts once, and pairs of faces on two processes count as those on one.
+
+    Weights and momentum are compared as whole vectors: rounding may take a value over the kink of
+    an activation, and then one of them changes by more than rounding does.
+    """
+    assert train_recognition.main([str(config(tmp_path, kind, **double[1][kind])[0])]) == 0
+    one, two = (pd.read_parquet(folder / kind / METRICS) for folder in (tmp_path, double[0]))
+    assert two["step"].tolist() == [5, 10] and list(one) == list(two)
+    told = [name for name in one if name == "loss" or name.startswith(("kd", "multiplier"))]
+    np.testing.assert_allclose(one[told], two[told], rtol=5e-4, atol=1e-6)
+    assert one["kd"].nunique() == 2 and (kind != "similarity" or one["loss"].isna().all())
+    ours, theirs = (load_file(folder / kind / CHECKPOINT) for folder in (tmp_path, double[0]))
+    assert ours.keys() == theirs.keys()
+    for part, most in (("momentum.", 0.01), ("backbone.", 1e-3), ("head.", 1e-3), ("term.", 1e-3)):
+        value, other = (whole(tensors, part) for tensors in (ours, theirs))
+        assert (value - other).norm() <= most * value.norm(), part
+
+
+def whole(tensors, part):
+    """All tensors of a checkpoint's part as one vector, which may be empty."""
+    found = [value.flatten() for name, value in tensors.items() if name.startswith(part)]
+    return torch.cat([torch.zeros(0), *found]).double()
 
 
 def test_compile_hands_the_network_to_torch(monkeypatch):
@@ -547,6 +781,14 @@ def test_a_training_that_diverges_stops_before_its_checkpoint(tmp_path):
         ({"recipe": "none"}, "Unknown recipe 'none'. Choose one of: elasticface, quantface."),
         ({"device": "cuda"}, "is 'cuda', but process 0 of this machine finds 0 GPUs. Use device="),
         ({"device": "tpu"}, "Unknown device 'tpu'. Choose one of: auto, cpu, cuda."),
+        ({"teaching": {"loss": "rkd"}}, errors.MISSING_PARAMETER.format(name="teacher")),
+        ({"teacher": "sface", "teaching": {"margin": 1}}, "Unknown key of the teaching 'margin'."),
+        (
+            {"teacher": "sface", "teaching": {"groups": "race"}},
+            "Unknown column of the faces 'race'. Choose one of: group, item, label, subject.",
+        ),
+        ({"teacher": {"few": "sface"}}, errors.MISSING_PARAMETER.format(name="groups")),
+        ({"head": 3}, "The parameter 'head' is 3, expected"),
     ],
 )
 def test_a_wrong_configuration_is_refused_in_one_sentence(
@@ -590,5 +832,5 @@ def test_the_recipe_fills_in_what_a_configuration_leaves_open(tmp_path, monkeypa
     assert asked == {
         **{"epochs": 16, "milestones": (8, 14), "batch_size": 16, "lr": 0.02, "seed": 3},
         **{"folder": str(folder), "device": torch.device("cpu"), "shape": (PEOPLE, WIDTH)},
-        **{"loss": "elastic_cosface", "clip_norm": None},
+        **{"loss": "elastic_cosface", "clip_norm": None, "teaching": None},
     }

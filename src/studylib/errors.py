@@ -290,6 +290,42 @@ CANNOT_PACK = (
     "Could not write {path}: {reason}. Free some space, or name a folder on another disk; what is "
     "packed so far is kept, and the next call goes on from there."
 )
+TEACHER_SIZE = (
+    "The teacher {teacher} takes faces of {found} px, the student gets {wanted} px: give both the "
+    "same size, so that they see the same pictures."
+)
+MIXED_KINDS = (
+    "The real faces are from {real!r} and the synthetic ones from {synthetic!r}: mix simfaces with "
+    "simfaces, or two sets of identities of the catalog (identity_folder reads any)."
+)
+OTHER_GROUPS_MIXED = (
+    "The real set names the groups {real}, the synthetic one {synthetic}: a mixture is made within "
+    "groups, so name them alike, or give a synthetic set whose folders name no groups."
+)
+FEW_SYNTHETIC = (
+    "The mixture takes {wanted} {unit} of the group {group!r} from a set that has {found}: lower "
+    "the share, or give a larger synthetic set."
+)
+CANNOT_JOIN = (
+    "These packed sets cannot be joined: they hold images of {shapes} (H, W, C), and rows {rows} "
+    "for a table of {table}. Pack them at one size, and give a table row for each row taken."
+)
+CANNOT_CACHE = (
+    "Could not write the teacher's embeddings to {path}: {reason}. Free some space, or name a "
+    "folder on another disk; no half-written file was left."
+)
+NO_DIRECTION = (
+    "The teacher's embedding of image {item!r} is zero, NaN or infinite, so it has no direction to "
+    "teach: check the teacher's weights."
+)
+WANTED_SHAPE = (
+    "The embeddings to match have shape {found}, expected ({faces}, 2, D): of each face as is and "
+    "mirrored, as qat.targets or teacher_cache.embeddings gives them."
+)
+NEEDS_CALIBRATION = (
+    "Packed faces may be more than the memory holds, so activation ranges are not taken from all "
+    "of them: give calibration, some hundreds of faces."
+)
 UNEVEN_BATCH = (
     "A batch of {batch_size} images cannot be shared evenly by {world} processes: give a multiple."
 )
@@ -356,11 +392,24 @@ UNKNOWN_KEY = "{file}: unknown key {key!r} in {where}. Choose one of: {choices}.
 
 # execution
 FAILED_CELL = (
-    "{notebook} ({run}) stopped at cell In [{cell}]: {reason}. The notebook up to there: {partial}"
+    "{notebook} ({run}) stopped at cell In [{cell}], {line!r}: {reason}. The notebook up to there: "
+    "{partial}, its log: {log}"
 )
 FAILED_KERNEL = (
-    "{notebook} ({run}) stopped at cell In [{cell}] without an answer from its kernel: {reason}. A "
-    "kernel that dies has often run out of memory. The notebook up to there: {partial}"
+    "{notebook} ({run}) stopped at cell In [{cell}], {line!r}, without an answer from its kernel: "
+    "{reason}. A kernel that dies has often run out of memory. The notebook up to there: "
+    "{partial}, its log: {log}"
+)
+CUT_OFF = (
+    "The last attempt was cut off at cell In [{cell}], {line!r}, as by a kill or too little "
+    "memory. The notebook up to there: {partial}, its log: {log}"
+)
+DISK_FULL = (
+    "{run} could not be written: the disk that holds {folder} is full. Free some space there and "
+    "start again; finished runs are kept."
+)
+NOT_WRITTEN = (
+    "{run} could not be written: {reason}. See that {folder} can be written to, and start again."
 )
 NO_RECORD = (
     "{notebook} ({run}) came to its end without a run.json. Its last cell must call run.finish(). "
@@ -371,6 +420,13 @@ LOCKED = (
     "again."
 )
 RUNS_FAILED = "{failed} of {total} runs failed."
+ONLY_ON_CLUSTER = (
+    "{flags} is asked of a cluster, and this run is to be made on this machine. Name the cluster's "
+    "executor, e.g. --executor slurm, or leave it out."
+)
+NO_EXECUTOR = (
+    "Snakemake's executor {name!r} is not installed here. Install it: pip install {package}"
+)
 SNAKEMAKE_FAILED = "Snakemake could not start the runs: {reason}. Its log: {log}"
 
 # training
@@ -397,6 +453,41 @@ OTHER_EMBEDDING = (
     "The network's embeddings have {found} values, the head's class centres {wanted}: build the "
     "head with embedding={found}."
 )
+NOT_TAUGHT_ROWS = (
+    "A teacher's embeddings are float16 or float32 rows of length 1, of shape (faces, 1 or 2 "
+    "views, dimensions), got {problem}: make them with teacher_cache.embeddings."
+)
+TAUGHT_ROWS = (
+    "There are a teacher's embeddings of {rows} faces, but {faces} faces to train on: compute them "
+    "for these faces."
+)
+TAUGHT_GROUPS = (
+    "There are groups of {groups} faces, but a teacher's embeddings of {rows}: give each face's "
+    "group."
+)
+NO_TAUGHT_GROUPS = "The balance {balance!r} needs groups: give each face's group."
+NO_TAUGHT_CLASSES = (
+    "The loss 'logits' compares classes, and there is no head with class centres: give one, or "
+    "choose another loss."
+)
+OTHER_TEACHER_SIZE = (
+    "The student's embeddings have {student} dimensions, the teacher's {teacher}: build the "
+    "student with embedding={teacher}, or choose the loss rkd, similarity or logits, which compare "
+    "any two."
+)
+TEACHER_CENTRES = (
+    "The teacher's class centres have the shape {found}, expected one row of {wanted} values for "
+    "each class: give the weight of its own head."
+)
+TEACHER_CLASSES = (
+    "The teacher has {found} class centres, the student's head {wanted}: they must be trained on "
+    "the same classes; leave the centres out to use means of the teacher's embeddings."
+)
+GROUP_TEACHERS = (
+    "Teachers' embeddings of shapes {shapes} cannot be put together for {n} faces ({missing} "
+    "without a teacher): give embeddings of all faces, of one shape, for every group."
+)
+NOTHING_TO_LEARN = "There is neither a head nor a teaching, so nothing to learn: give one of them."
 NOT_A_CHECKPOINT = (
     "{path} is not a whole checkpoint of this study: {problem}. Remove it to start the training "
     "over."
@@ -463,6 +554,18 @@ OTHER_FP32 = (
 NO_REFERENCE = (
     "The run {run} has no fp32 scores, so nothing can be said of what quantising changed: run it "
     "with fp32 among its precisions."
+)
+SAME_STUDENT = (
+    "The runs {first} and {other} are both of {network}, {column}: name in run_names the ones to "
+    "compare."
+)
+NOTHING_TAUGHT = (
+    "Distillation is judged by students that differ in nothing else, and no student here was "
+    "trained both alone and with {taught!r} on one training set, with one seed: add such runs."
+)
+NO_TEACHER = (
+    "None of the runs {runs} has its teacher's scores (score_teacher), so nothing can be said of "
+    "what students inherit: make them anew with kd_student."
 )
 NOTHING_GROUPED = (
     "No run's pairs lie in two or more groups (evaluated on: {sets}), and this page compares "
@@ -627,6 +730,16 @@ BAD_SMALLER = (
 PUBLISHED_TABLE = (
     "{file} is not the published table that the study carries: {problem}. Restore it from the "
     "repository."
+)
+
+# costs
+COST_TABLE = (
+    "{file} is not the table of measured times that the study carries: {problem}. Restore it from "
+    "the repository, or delete it and store the times of your own runs."
+)
+NO_COSTS = (
+    "No finished run under {folder} is up to date, so there are no times to store. Run `study run` "
+    "first."
 )
 
 # book

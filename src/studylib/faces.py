@@ -6,6 +6,9 @@ one by one), `Faces` are aligned and of one size, all in memory as bytes.
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +31,8 @@ class Photos:
     name : str
         The data set's name in the catalog.
     table : pandas.DataFrame
-        One row a picture: `item` (unique), `subject`, `path`, and any of `GROUP_COLUMNS`; with
-        classes also `label`, a code 0..C-1.
+        One row a picture: `item` (unique), `subject`, `path` (or a zipfile.Path, within an
+        archive), and any of `GROUP_COLUMNS`; with classes also `label`, a code 0..C-1.
     classes : tuple of str
         The names of the labels' codes; empty where pictures have no labels.
     """
@@ -81,6 +84,10 @@ class Faces:
         """The distinct subjects, sorted."""
         return sorted(self.table["subject"].unique())
 
+    def batch(self, index) -> torch.Tensor:
+        """Images at the given positions, as packed ones give them: uint8 (n, C, H, W)."""
+        return self.images[torch.as_tensor(index)]
+
     def take(self, index) -> Faces:
         """Faces at the given positions (integers) or where a boolean mask is true."""
         index = np.asarray(index)
@@ -112,7 +119,7 @@ class Faces:
         return self.take(np.sort(order))
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path | zipfile.Path) -> np.ndarray:
     """Read an image file as uint8 (height, width, 3), RGB, upright as its camera meant it.
 
     Grey is repeated over the channels.
@@ -124,7 +131,7 @@ def read_image(path: str | Path) -> np.ndarray:
         pixels (Pillow's limit, told before anything is decoded); the message names it.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(stored(path)) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"{image.mode} pixels: only 8 bits a channel are understood")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
@@ -132,3 +139,13 @@ def read_image(path: str | Path) -> np.ndarray:
         raise errors.DataError(
             errors.UNREADABLE_IMAGE.format(path=path, reason=problem)
         ) from problem
+
+
+def stored(path: str | Path | zipfile.Path):
+    """What Pillow opens: the path of a file, or the bytes of one within an archive (OSError)."""
+    if not isinstance(path, zipfile.Path):
+        return path
+    try:
+        return io.BytesIO(path.read_bytes())
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as problem:  # the last: encrypted
+        raise OSError(str(problem)) from problem

@@ -8,6 +8,8 @@ the gradient of the network (not of the head) clipped to a norm of 5.
     quantface         16    512   0.1  8, 14           Boutros, Damer and Kuijper 2022
     elasticface       26    512   0.1  8, 14, 20, 25   Boutros, Damer, Kirchbuchner and Kuijper 2022
 
+A network may learn from a teacher too, beside labels or without any: see `distill`.
+
 What a step draws (mirroring, dropout, margins, negative classes) depends on the seed and the step's
 number alone. So a training that was stopped goes on from its checkpoint as if nothing had happened;
 on a CPU with one number of threads, to the same weights bit for bit.
@@ -29,7 +31,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -51,10 +52,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from studylib import errors, models
+from studylib import distill, errors, models, teacher_cache
 from studylib.compress import size
 from studylib.datasets import packed
-from studylib.datasets.packed import Packed
+from studylib.datasets.packed import Joined, Packed
+from studylib.distill import Teaching
 from studylib.faces import Faces
 from studylib.models import margins
 
@@ -66,26 +68,35 @@ HISTORY = ("epoch", "step", "loss", "accuracy", "lr", "images_per_s", "seconds")
 CHECKPOINT, METRICS, NETWORK = "checkpoint.safetensors", "metrics.parquet", "network.safetensors"
 FORMAT = "studylib-training-1"
 # Settings of which a checkpoint holds the SHA-256.
-HASHES = {"network": "network and weights at the start", "data": "faces and labels"}
-STATE = ("step", "loss", "correct", "seconds", "rows")
+HASHES = {
+    "network": "network and weights at the start",
+    "data": "faces and labels",
+    "taught": "the teacher's embeddings",
+}
+STATE = ("step", "loss", "correct", "taught", "seconds", "rows")
 CONFIG = {
-    **dict.fromkeys(("data", "folder", "network", "recipe", "device"), str),
-    **dict.fromkeys(("settings", "head"), dict),
+    **dict.fromkeys(("data", "folder", "network", "recipe", "device", "teacher_cache"), str),
+    **dict.fromkeys(("settings", "teaching"), dict),
+    "head": dict | None,
+    "teacher": str | dict,
     **dict.fromkeys(("epochs", "batch_size", "seed", "every"), int),
     **dict.fromkeys(("lr", "momentum", "weight_decay"), float | int),
     "clip_norm": float | int | None,
     **dict.fromkeys(("flip", "compile", "sync_norm"), bool),
     "milestones": list,
 }
+TAUGHT = ("loss", "weight", "label_weight", "groups", "balance", "keep", "scale", "settings")
+TAUGHT += ("mirrored",)  # not a part of `Teaching`, but of the embeddings
 _KEY = "studylib"  # of a checkpoint's metadata
 _MIRROR, _BACKBONE = 0, 1  # streams of random numbers; the second is that of the first process
 
 
 def fit(
     backbone: nn.Module,
-    head: nn.Module,
-    data: Packed | Faces,
+    head: nn.Module | None,
+    data: Packed | Joined | Faces,
     *,
+    teaching: Teaching | None = None,
     epochs: int,
     batch_size: int,
     lr: float = 0.1,
@@ -111,13 +122,18 @@ def fit(
     ----------
     backbone : torch.nn.Module
         Takes uint8 faces (B, C, H, W), gives embeddings (B, D).
-    head : torch.nn.Module
+    head : torch.nn.Module or None
         `margins.Head`: takes float32 embeddings (B, D) and labels (B,), gives logits (B, K) and
         targets (B,). Its `weight` holds a row of D values for each class; all else that it draws or
-        remembers has to follow from its buffers.
-    data : Packed or Faces
+        remembers has to follow from its buffers. None: the network learns from its teacher alone,
+        and faces need no labels.
+    data : Packed, Joined or Faces
         N faces with labels 0..C-1. Packed ones are read from disk batch by batch, so there may be
         more than any memory holds.
+    teaching : distill.Teaching, optional
+        A teacher's embeddings of the N faces, and how the network is to learn from them. What is
+        minimised is `label_weight` times the cross-entropy plus `weight` times the distillation
+        loss.
     epochs, batch_size : int
         Passes over the faces, and faces in an update, of all processes together; those that do not
         fill a last batch are left out, other ones in every epoch.
@@ -155,19 +171,34 @@ def fit(
         One row an epoch: epoch (from 1), step (updates so far), loss (cross-entropy, mean over the
         epoch), accuracy (share of faces whose own class has the largest logit although a margin is
         taken from it), lr, images_per_s and seconds (of all processes together, for this epoch).
+        Taught networks have kd too, the distillation loss before its weight (mean over the epoch;
+        loss is the cross-entropy before its own), and as the epoch ends, for each group G, kd_G
+        (its running loss) and multiplier_G (its weight, where groups are balanced). Without a head
+        loss and accuracy are NaN.
 
     Raises
     ------
     DataError
-        Faces without labels or with labels out of range, or a damaged or foreign checkpoint.
+        Faces without labels or with labels out of range, a teacher's embeddings of other faces, or
+        a damaged or foreign checkpoint.
     ParameterError
-        A number out of range, a head that does not fit, a checkpoint of another training, or a
-        training that diverges.
+        A number out of range, a head or a teaching that does not fit, a checkpoint of another
+        training, or a training that diverges.
     """
     device = torch.device(device)
-    both = nn.ModuleDict({"backbone": backbone, "head": head})
+    backbone.to(device, memory_format=torch.channels_last)
+    numbers = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "every": every}
+    found = _check(backbone, head, data, device, teaching is not None, **numbers)
+    parts, beside = {"backbone": backbone, "head": head}, {}
+    if head is not None:
+        beside["labels"] = packed.labels_of(data)
+    if teaching is not None:
+        parts["term"] = _taught(teaching, data, head, found)
+        beside["wanted"] = teaching.wanted
+        if teaching.groups is not None:
+            beside["groups"] = teaching.codes()
+    both = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
     both.to(device, memory_format=torch.channels_last)
-    _check(backbone, head, data, device, epochs=epochs, batch_size=batch_size, lr=lr, every=every)
     trained = [p for p in both.parameters() if p.requires_grad]
     work = _Work(
         both,
@@ -176,15 +207,24 @@ def fit(
             **{"batch_size": batch_size, "lr": lr, "milestones": list(milestones)},
             **{"momentum": momentum, "weight_decay": weight_decay, "clip_norm": clip_norm},
             **{"flip": flip, "seed": seed, "sync_norm": sync_norm},
+            "teaching": teaching and teaching.about(),
         },
+        tuple(beside),
         Path(folder).expanduser() if folder else None,
         *(len(data) // batch_size, every),
         *((dist.get_rank(), dist.get_world_size()) if _in_group() else (0, 1)),
     )
     given = partial(packed.batches, data, batch_size=batch_size, seed=seed, device=device)
     given = partial(given, rank=work.rank, world=work.world)
+    given = partial(given, labelled=False, beside=tuple(beside.values()))
     if folder:
-        work.settings |= {"head": repr(head), "network": _start(work), "data": _source(data)}
+        work.settings |= {
+            "head": repr(head),
+            "network": _start(work),
+            "data": packed.fingerprint(data),
+        }
+        if teaching is not None:
+            work.settings["taught"] = teaching.digest()
         _resume(work, epochs)
     if work.world > 1:
         _share(work)
@@ -207,16 +247,17 @@ def fit(
             if log and work.rank == 0:
                 log(work.rows[-1])
     both.eval()
-    return pd.DataFrame(work.rows, columns=HISTORY)
+    return _history(work)
 
 
 @dataclass
 class _Work:
     """A training under way: what takes part, and what a checkpoint holds of it."""
 
-    both: nn.ModuleDict  # backbone and head
+    both: nn.ModuleDict  # backbone, head and the teacher's term; the last two only if there are any
     optimiser: torch.optim.Optimizer
     settings: dict  # what tells this training from another
+    beside: tuple[str, ...]  # what each batch has besides its images, in this order
     folder: Path | None
     steps: int  # in an epoch
     every: int | None
@@ -225,6 +266,7 @@ class _Work:
     step: int = 0  # updates made
     loss: float = 0.0  # sums over the steps of the epoch at work, and seconds spent on it
     correct: int = 0
+    taught: float = 0.0
     seconds: float = 0.0
     rows: list[dict] = field(default_factory=list)
 
@@ -237,66 +279,103 @@ class _Work:
 def _epoch(work: _Work, network: nn.Module, batches, shown: Callable) -> dict:
     """What is left of one epoch; its row of the history, without the epoch's number."""
     work.both.train()
-    sums = torch.zeros(
-        2, dtype=torch.float64, device=work.both["head"].weight.device
-    )  # loss, correct
+    sums = 0  # of loss, hits and the distillation loss: (3,)
     start = time.perf_counter()
-    for images, labels in batches:
-        sums += _step(work, network, images, labels)
+    for images, *rows in batches:
+        beside = dict(zip(work.beside, rows, strict=True))
+        sums = sums + _step(work, network, images, beside)
         work.step += 1
         shown(work.step)
         halfway = work.every and work.step % work.every == 0 and work.left
         if halfway or not work.left:
-            loss, correct = sums.tolist()  # waits for the GPU, so the clock is read after it
+            loss, correct, taught = sums.tolist()  # waits for the GPU; then the clock is read
             work.loss, work.correct = work.loss + loss, work.correct + int(correct)
+            work.taught += taught
             work.seconds += time.perf_counter() - start
             _converging(work)
-            sums.zero_()
+            sums = 0
             start = time.perf_counter()
         if halfway:
             _write(work)
-    images = work.steps * work.settings["batch_size"]
+    images, labelled = work.steps * work.settings["batch_size"], "head" in work.both
     row = {
         "step": work.step,
-        "loss": work.loss / work.steps,
-        "accuracy": work.correct / images,
+        "loss": work.loss / work.steps if labelled else math.nan,
+        "accuracy": work.correct / images if labelled else math.nan,
         "lr": work.optimiser.param_groups[0]["lr"],
         "images_per_s": images / work.seconds,
         "seconds": work.seconds,
     }
-    work.loss, work.correct, work.seconds = 0.0, 0, 0.0
+    if "term" in work.both:
+        row |= {"kd": work.taught / work.steps, **work.both["term"].report()}
+    work.loss, work.correct, work.taught, work.seconds = 0.0, 0, 0.0, 0.0
     return row
 
 
-def _step(work: _Work, network: nn.Module, images, labels) -> torch.Tensor:
-    """One update; the whole batch's loss and number of hits, (2,), the same in every process."""
+def _step(
+    work: _Work, network: nn.Module, images: torch.Tensor, beside: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """One update; the whole batch's loss, number of hits and distillation loss, float64 (3,).
+
+    They are the same in every process.
+    """
     rank, world = work.rank, work.world
+    view = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     if work.settings["flip"]:
         _seed(work, _MIRROR)
         mirrored = torch.rand(work.settings["batch_size"]).chunk(world)[rank] < 0.5
-        mirrored = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
-        images = torch.where(mirrored, images.flip(-1), images)
+        mirrored = mirrored.to(images.device, non_blocking=True)
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        view = mirrored.long()
+    if "wanted" in beside:
+        wanted = beside["wanted"]  # (B / world, V, E)
+        view = view.clamp(max=wanted.shape[1] - 1)
+        rows = torch.arange(len(view), device=view.device)
+        beside = {**beside, "wanted": wanted[rows, view].float()}
     _seed(work, _BACKBONE + rank)
     with torch.autocast("cuda", torch.bfloat16, enabled=images.is_cuda):
         embeddings = network(images.contiguous(memory_format=torch.channels_last))
     embeddings = embeddings.float()  # (B / world, D)
     if world > 1:
         embeddings = _gather(embeddings, rank, world).flatten(0, 1)  # (B, D)
-        labels = _gather(labels, rank, world).flatten()
-    logits, targets = work.both["head"](embeddings, labels)
-    loss = F.cross_entropy(logits, targets)
+        beside = {name: _gather(rows, rank, world).flatten(0, 1) for name, rows in beside.items()}
+    total, told = _losses(work, embeddings, beside)
     work.optimiser.zero_grad()
-    loss.backward()
+    total.backward()
     if work.settings["clip_norm"] is not None:
         nn.utils.clip_grad_norm_(work.both["backbone"].parameters(), work.settings["clip_norm"])
     work.optimiser.step()
-    return torch.stack([loss.detach(), (logits.argmax(1) == targets).sum()])
+    return told
+
+
+def _losses(
+    work: _Work, embeddings: torch.Tensor, beside: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a step minimises; and its cross-entropy, hits and distillation loss, float64 (3,)."""
+    told = embeddings.new_zeros(3, dtype=torch.float64)
+    total, teaching, centres = 0, work.settings["teaching"], None
+    if "head" in work.both:
+        centres = work.both["head"].weight
+        logits, targets = work.both["head"](embeddings, beside["labels"])
+        total = loss = F.cross_entropy(logits, targets)
+        told[0], told[1] = loss.detach(), (logits.argmax(1) == targets).sum()
+    if "term" in work.both:
+        wanted, groups = beside["wanted"], beside.get("groups")
+        term, told[2] = work.both["term"](embeddings, wanted, groups, centres)
+        total = teaching["label_weight"] * total + teaching["weight"] * term
+    return total, told
 
 
 def _converging(work: _Work) -> None:
-    if not math.isfinite(work.loss):
+    if not math.isfinite(loss := work.loss + work.taught):
         epoch, rate = len(work.rows) + 1, work.optimiser.param_groups[0]["lr"]
-        raise errors.ParameterError(errors.DIVERGED.format(loss=work.loss, epoch=epoch, lr=rate))
+        raise errors.ParameterError(errors.DIVERGED.format(loss=loss, epoch=epoch, lr=rate))
+
+
+def _history(work: _Work) -> pd.DataFrame:
+    """The rows so far; what only some trainings tell comes after what all do."""
+    more = [name for name in (work.rows or [{}])[0] if name not in HISTORY]
+    return pd.DataFrame(work.rows, columns=[*HISTORY, *more])
 
 
 def _seed(work: _Work, stream: int) -> None:
@@ -305,27 +384,40 @@ def _seed(work: _Work, stream: int) -> None:
     torch.manual_seed(int(words.generate_state(1)[0]))
 
 
-def _check(backbone, head, data, device, *, epochs, batch_size, lr, every) -> None:
-    """Refuse what cannot be trained; one face through the network shows whether the head fits."""
+def _check(backbone, head, data, device, taught, *, epochs, batch_size, lr, every) -> int:
+    """Refuse what cannot be trained; the size of the embeddings, as one face shows it."""
     errors.at_least(1, epochs=epochs, every=1 if every is None else every)
     errors.at_least(2, batch_size=batch_size)  # normalisation needs two
     if not lr > 0:
         raise errors.ParameterError(errors.NOT_ABOVE_ZERO.format(what="lr", value=lr))
-    labels, (centres, wanted) = packed.labels_of(data), head.weight.shape
-    low, high = labels.min(initial=0), labels.max(initial=0)
-    if not 0 <= low <= high < centres:
-        allowed = f"from 0 to {centres - 1} (the head has {centres} classes)"
-        raise errors.DataError(
-            errors.CODE_RANGE.format(what="label", allowed=allowed, low=low, high=high)
-        )
-    face = data.batch([0]) if isinstance(data, Packed) else data.images[:1]
+    if head is None and not taught:
+        raise errors.ParameterError(errors.NOTHING_TO_LEARN)
+    if head is not None:
+        labels, centres = packed.labels_of(data), len(head.weight)
+        low, high = labels.min(initial=0), labels.max(initial=0)
+        if not 0 <= low <= high < centres:
+            allowed = f"from 0 to {centres - 1} (the head has {centres} classes)"
+            raise errors.DataError(
+                errors.CODE_RANGE.format(what="label", allowed=allowed, low=low, high=high)
+            )
+    face = data.images[:1] if isinstance(data, Faces) else data.batch([0])
     with torch.inference_mode():
         found = backbone.eval()(face.to(device)).shape[1]
     if len(data) < batch_size:
         text = errors.BATCH_TOO_LARGE.format(found=len(data), batch_size=batch_size)
         raise errors.ParameterError(text)
-    if found != wanted:
+    if head is not None and found != (wanted := head.weight.shape[1]):
         raise errors.ParameterError(errors.OTHER_EMBEDDING.format(found=found, wanted=wanted))
+    return found
+
+
+def _taught(teaching: Teaching, data, head: nn.Module | None, dimensions: int) -> distill.Term:
+    """The teacher's term, if it fits the faces, the network and the head."""
+    if (rows := teaching.shape[0]) != len(data):
+        raise errors.DataError(errors.TAUGHT_ROWS.format(rows=rows, faces=len(data)))
+    if head is None:
+        return distill.Term(teaching, dimensions)
+    return distill.Term(teaching, dimensions, len(head.weight), packed.labels_of(data))
 
 
 # --- several processes ---------------------------------------------------------------------------
@@ -434,7 +526,7 @@ def _write(work: _Work) -> None:
     about = {"settings": work.settings, "state": {name: getattr(work, name) for name in STATE}}
     content = {"format": FORMAT, "about": about, "sha256": size.digest(tensors, about)}
     size.save_tensors(tensors, work.folder / CHECKPOINT, {_KEY: json.dumps(content)})
-    _replace(work.folder / METRICS, pd.DataFrame(work.rows, columns=HISTORY).to_parquet)
+    _replace(work.folder / METRICS, _history(work).to_parquet)
 
 
 def _replace(path: Path, save: Callable[[Path], None]) -> None:
@@ -475,7 +567,7 @@ def _resume(work: _Work, epochs: int) -> None:
         raise _other(path, f"it has done {len(about['state']['rows'])} epochs, now: {epochs}")
     _restore(work, tensors)
     for name in STATE:
-        setattr(work, name, about["state"][name])
+        setattr(work, name, about["state"].get(name, getattr(work, name)))
 
 
 def _other(path: Path, problem: str) -> errors.ParameterError:
@@ -496,16 +588,6 @@ def _start(work: _Work) -> str:
     """SHA-256 of the network's modules, and of all weights."""
     weights = {name: tensor.cpu() for name, tensor in work.both.state_dict().items()}
     return size.digest(weights, {"network": repr(work.both["backbone"])})
-
-
-def _source(data: Packed | Faces) -> str:
-    """SHA-256 of the faces and labels; of packed ones their manifest's, which has their digests."""
-    if isinstance(data, Packed):
-        return hashlib.sha256((data.folder / packed.MANIFEST).read_bytes()).hexdigest()
-    digest = hashlib.sha256(str(tuple(data.images.shape)).encode())
-    digest.update(data.images.contiguous().cpu().numpy())
-    digest.update(packed.labels_of(data))
-    return digest.hexdigest()
 
 
 # --- what a watcher sees, and the command --------------------------------------------------------
@@ -540,9 +622,15 @@ def train(config: dict) -> pd.DataFrame:
     config : dict
         `data` (a packed folder) and `folder` (for all that is written); optionally `network`
         (iresnet50) and its `settings` (as `models.build` takes them), `head` (settings of
-        `margins.Head`; ArcFace over all classes), `recipe` (a key of `RECIPES`; quantface),
-        `device` (cpu, cuda, or auto, which takes what there is), `seed` (0), and any of `fit`'s own
-        options, which go before those of the recipe.
+        `margins.Head`; ArcFace over all classes; null: none, where there is a teacher), `recipe` (a
+        key of `RECIPES`; quantface), `device` (cpu, cuda, or auto, which takes what there is),
+        `seed` (0), and any of `fit`'s own options, which go before those of the recipe.
+
+        With a teacher: `teacher` (a network that `models.load` takes, or an object with one for
+        each group), `teacher_cache` (the folder of its embeddings, computed by the first process
+        that needs them; FOLDER/teacher_cache), and `teaching`: what `distill.Teaching` takes, where
+        `groups` is a column of the packed faces, and `mirrored` (true: mirrored faces get
+        embeddings of their own).
 
     Returns
     -------
@@ -569,14 +657,44 @@ def train(config: dict) -> pd.DataFrame:
     about = {"architecture": options.pop("network"), "settings": options.pop("settings")}
     backbone = models.build(about["architecture"], **{"seed": seed, **about["settings"]})
     embedding = backbone.eval()(data.batch([0])).shape[1]
-    head = margins.Head(len(data.classes), embedding, **{"seed": seed, **options.pop("head")})
+    head = options.pop("head")
+    if head is not None:
+        head = margins.Head(len(data.classes), embedding, **{"seed": seed, **head})
     options["device"] = _device(options["device"])
+    options |= {"teaching": _teaching(options, data)}
     history = fit(backbone, head, data, **{**RECIPES[recipe], **options})
     if not _in_group() or dist.get_rank() == 0:
         kept = {name: value for name, value in config.items() if name not in ("data", "folder")}
         about |= {"trained": {**kept, "origin": data.origin}}
         models.save(backbone, Path(options["folder"]).expanduser() / NETWORK, about)
     return history
+
+
+def _teaching(options: dict, data: Packed) -> Teaching | None:
+    """The teaching that a configuration describes; its keys are taken out of the options."""
+    folder = options.pop("teacher_cache", Path(options["folder"]) / "teacher_cache")
+    teacher, given = options.pop("teacher", None), {**options.pop("teaching", {})}
+    if teacher is None:
+        if given:
+            raise errors.ParameterError(errors.MISSING_PARAMETER.format(name="teacher"))
+        return None
+    for key in given:
+        errors.one_of("key of the teaching", key, TAUGHT)
+    mirrored, column = given.pop("mirrored", True), given.get("groups")
+    if column is not None:
+        errors.one_of("column of the faces", column, data.table)
+        given["groups"] = data.table[column].to_numpy(str)
+
+    def wanted(name: str) -> np.ndarray:
+        network, device = models.load(name), options["device"]
+        return teacher_cache.embeddings(network, data, folder, mirrored=mirrored, device=device)
+
+    if isinstance(teacher, str):
+        return Teaching(wanted(teacher), **given)
+    if column is None:
+        raise errors.ParameterError(errors.MISSING_PARAMETER.format(name="groups"))
+    each = {name: wanted(network) for name, network in teacher.items()}
+    return Teaching(distill.PerGroup(each, given["groups"]), **given)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -498,6 +498,48 @@ def numbered(n):
     return Faces(torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1), table, "noise")
 
 
+class Lazy:
+    """Rows made when they are asked for."""
+
+    def __getitem__(self, index):
+        return np.asarray(index, np.float32)[:, None] / 2
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.int64])
+def test_what_lies_beside_the_images_comes_with_them(tmp_path, kind):
+    """An array, a memory map and rows made on demand; unlabelled faces too."""
+    faces = numbered(20)
+    beside = np.arange(20 * 6).reshape(20, 2, 3).astype(kind)
+    np.save(tmp_path / "beside.npy", beside)
+    mapped = np.load(tmp_path / "beside.npy", mmap_mode="r")
+    settings = {"batch_size": 6, "seed": 1, "epoch": 0, "drop_last": False}
+    bare = Faces(faces.images, faces.table.drop(columns="label"), "noise")
+    labelled = packed.batches(faces, beside=(beside, mapped, Lazy()), **settings)
+    without = packed.batches(bare, beside=(beside,), labelled=False, **settings)
+    seen = []
+    for (images, labels, *rows), (same, alone) in zip(labelled, without, strict=True):
+        own = images.flatten().tolist()
+        assert labels.tolist() == own and torch.equal(images, same)
+        wanted = torch.from_numpy(beside[own])
+        assert all(torch.equal(each, wanted) for each in (*rows[:2], alone))
+        assert rows[2].flatten().tolist() == [i / 2 for i in own]
+        seen += own
+    assert sorted(seen) == list(range(20))
+
+
+def test_joined_sets_give_the_batches_of_their_rows(faces, tmp_path):
+    found = packed.from_faces(faces, tmp_path / "set")
+    rows = np.array([1, 3, 5, 7]), np.arange(19, 9, -1)
+    table = faces.table.iloc[np.concatenate(rows)].reset_index(drop=True)
+    joined = packed.Joined((found, found), rows, table, "both")
+    settings = {"batch_size": 4, "seed": 3, "epoch": 1}
+    for (images, labels), (other, codes) in zip(
+        all_of(joined, **settings), all_of(joined.faces(), **settings), strict=True
+    ):
+        assert torch.equal(images, other) and torch.equal(labels, codes)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+
+
 def order(n, **settings):
     found = all_of(numbered(n), **settings)
     for images, labels in found:
@@ -582,3 +624,64 @@ def test_batches_reach_a_gpu_unharmed(faces, tmp_path):
     ):
         assert images.is_cuda and torch.equal(images.cpu(), other)
         assert torch.equal(labels.cpu(), codes)
+
+
+# joined
+
+
+@pytest.fixture
+def two(faces, tmp_path):
+    """A packed set and another of half as many images, and what they hold."""
+    first = packed.from_faces(faces, tmp_path / "one")
+    other = packed.from_faces(faces.take(np.arange(N)[::-2]), tmp_path / "two")
+    return first, other
+
+
+def joined_of(parts, rows) -> packed.Joined:
+    table = pd.concat([p.table.iloc[r] for p, r in zip(parts, rows, strict=True)])
+    table = table.reset_index(drop=True).assign(item=lambda t: t.index.astype(str))
+    return packed.Joined(parts, tuple(np.array(r, np.int64) for r in rows), table, "both")
+
+
+@given(rows=st.tuples(*[st.lists(st.integers(0, N // 2 - 1), unique=True)] * 2), seed=st.integers())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_joined_rows_are_those_of_their_parts(two, rows, seed):
+    found = joined_of(two, rows)
+    wanted = np.concatenate([part.pixels[r] for part, r in zip(two, rows, strict=True)])
+    index = np.random.default_rng(abs(seed)).permutation(len(found))
+    assert len(found) == sum(map(len, rows)) and found.shape == (SIZE, SIZE, 3)
+    batch = found.batch(index)
+    assert np.array_equal(batch.permute(0, 2, 3, 1).numpy(), wanted[index])
+    assert len(index) == 0 or batch.is_contiguous(memory_format=torch.channels_last)
+    assert found.faces(index).table["item"].tolist() == index.astype(str).tolist()
+
+
+def test_joined_faces_come_by_mask_and_keep_their_rows(two):
+    found = joined_of(two, ([3, 5, 7], [0, 2]))
+    mask = np.array([False, True, False, True, False])
+    some, same = found.faces(mask), found.faces([1, 3])
+    assert torch.equal(some.images, same.images) and some.origin == "both"
+    assert torch.equal(some.images, torch.cat([two[0].batch([5]), two[1].batch([0])]))
+    assert found.labels.tolist() == [1, 1, 1, *two[1].labels[[0, 2]]]
+    assert len(found.faces()) == 5
+
+
+def test_another_process_maps_joined_parts_too(two):
+    found = joined_of(two, (list(range(N)), [1, 0]))
+    again = pickle.loads(pickle.dumps(found))
+    assert torch.equal(again.batch([0, 21]), found.batch([0, 21]))
+    assert isinstance(again.parts[1].pixels.base, np.memmap)
+
+
+def test_what_cannot_be_joined_is_refused(two, source, tmp_path):
+    table = two[0].table
+    wide = packed.pack(source, tmp_path / "wide", size=2 * SIZE)
+    every = np.arange(N)
+    for parts, rows, shapes, taken in (
+        ((two[0], wide), (every, every[:0]), [(8, 8, 3), (16, 16, 3)], [20, 0]),
+        ((two[0],), (every[1:],), [(8, 8, 3)], [19]),
+        ((), (), [], []),
+    ):
+        with pytest.raises(errors.DataError) as caught:
+            packed.Joined(parts, rows, table, "both")
+        assert str(caught.value) == errors.CANNOT_JOIN.format(shapes=shapes, rows=taken, table=N)

@@ -208,6 +208,36 @@ def test_adaface_on_normalised_features_is_cosface():
     assert (other - plain).abs().max() > 5
 
 
+def test_a_head_that_normalises_first_makes_adaface_cosface():
+    """The trap of Neto et al.'s code, with its t_alpha; without normalising they differ widely."""
+
+    def told(loss, **options):
+        head = margins.Head(7, 32, loss, margin=0.4, seed=1, **options)
+        embeddings = (drawn * scale).requires_grad_()
+        logits, targets = head(embeddings, labels)
+        F.cross_entropy(logits, targets).backward()
+        return logits, embeddings.grad, head.weight.grad, repr(head)
+
+    drawn = torch.randn(64, 32, generator=seeded())
+    scale = torch.linspace(0.5, 9, 64)[:, None]  # so that pictures seem better and worse
+    labels = torch.arange(64) % 7
+    plain = told("cosface")
+    trapped = told("adaface", normalised=True, t_alpha=1.0)
+    proper = told("adaface", t_alpha=1.0)
+    torch.testing.assert_close(trapped[0] / 64, plain[0] / 64, rtol=0, atol=1e-6)
+    torch.testing.assert_close(trapped[1], plain[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(trapped[2], plain[2], rtol=1e-3, atol=1e-3)
+    assert (proper[0] - plain[0]).abs().max() > 1
+    assert "normalised=True" in trapped[3] and "normalised" not in proper[3]
+
+
+@pytest.mark.parametrize("loss", [loss for loss in margins.LOSSES if loss != "adaface"])
+def test_other_losses_cannot_tell_whether_embeddings_are_normalised(loss):
+    embeddings, labels = torch.randn(8, 6, generator=seeded()) * 5, torch.arange(8) % 3
+    one, other = (margins.Head(3, 6, loss, normalised=n)(embeddings, labels) for n in (0, 1))
+    assert torch.equal(one[0], other[0])
+
+
 def curricular_by_hand(values, labels, t, m=0.5, s=64.0):
     logits = values.double().numpy().copy()
     for i, label in enumerate(labels):

@@ -46,6 +46,7 @@ BROKEN = ("refuse", "skip")
 DECODED = ("JPEG", "PNG", "WEBP", "BMP", "PPM")  # no format that runs a program of its own
 MAX_PIXELS = 2**24  # 50 MB decoded; no face picture is larger
 READERS, AHEAD = 4, 8  # threads that read batches, and batches read before they are asked for
+_TENSOR = {name: getattr(torch, name) for name in ("uint8", "int64", "float16", "float32")}
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,80 @@ class Packed:
 
     def faces(self, index=None) -> Faces:
         """Faces in memory, at the given positions or where a mask is true; all by default."""
-        index = np.arange(len(self)) if index is None else np.asarray(index)
-        positions = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
-        table = self.table.iloc[positions].reset_index(drop=True)
-        return Faces(self.batch(positions).contiguous(), table, self.origin, self.classes)
+        return _in_memory(self, index, self.classes)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Rows of several packed sets as one set; the pixels stay where they lie.
+
+    Attributes
+    ----------
+    parts : tuple of Packed
+        Images of one shape.
+    rows : tuple of numpy.ndarray
+        int64, the positions taken from each part, in the order of the joined rows.
+    table : pandas.DataFrame
+        N rows, part after part: `item` (unique), `subject`, `label` (int64) and what else is known.
+    origin : str
+        Where they come from.
+
+    Raises
+    ------
+    DataError
+        If shapes differ, there is no part, or the table has another number of rows.
+    """
+
+    parts: tuple[Packed, ...]
+    rows: tuple[np.ndarray, ...]
+    table: pd.DataFrame
+    origin: str
+
+    def __post_init__(self):
+        shapes = {part.pixels.shape[1:] for part in self.parts}
+        n = [len(rows) for rows in self.rows]
+        if len(shapes) != 1 or sum(n) != len(self.table) or len(n) != len(self.parts):
+            raise errors.DataError(
+                errors.CANNOT_JOIN.format(shapes=sorted(shapes), rows=n, table=len(self.table))
+            )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.parts[0].pixels.shape[1:]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 (N,)."""
+        return labels_of(self)
+
+    def fill(self, index: np.ndarray, out: np.ndarray) -> None:
+        """Write the images at the positions `index` (n,) into `out`, uint8 (n, H, W, C)."""
+        index, ends = np.asarray(index, np.int64), np.cumsum([len(rows) for rows in self.rows])
+        of_part = np.searchsorted(ends, index, side="right")
+        for k, (part, rows) in enumerate(zip(self.parts, self.rows, strict=True)):
+            here = np.flatnonzero(of_part == k)
+            out[here] = part.pixels[rows[index[here] - (ends[k] - len(rows))]]
+
+    def batch(self, index) -> torch.Tensor:
+        """Images at the given positions: uint8 (n, C, H, W), channels last in memory."""
+        images = np.empty((len(index), *self.shape), np.uint8)
+        self.fill(index, images)
+        return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+    def faces(self, index=None) -> Faces:
+        """Faces in memory, at the given positions or where a mask is true; all by default."""
+        return _in_memory(self, index)
+
+
+def _in_memory(data: Packed | Joined, index, classes: tuple[str, ...] = ()) -> Faces:
+    index = np.arange(len(data)) if index is None else np.asarray(index)
+    positions = np.flatnonzero(index) if index.dtype == bool else index.astype(np.int64)
+    table = data.table.iloc[positions].reset_index(drop=True)
+    return Faces(data.batch(positions).contiguous(), table, data.origin, classes)
 
 
 def decode(data, size: int | None = None, channels: int = 3) -> np.ndarray:
@@ -331,7 +402,7 @@ def open_packed(folder: str | Path, *, check: bool = False) -> Packed:
 
 
 def batches(
-    data: Packed | Faces,
+    data: Packed | Joined | Faces,
     *,
     batch_size: int,
     seed: int,
@@ -341,7 +412,9 @@ def batches(
     device="cpu",
     drop_last: bool = True,
     skip: int = 0,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    labelled: bool = True,
+    beside: tuple = (),
+) -> Iterator[tuple[torch.Tensor, ...]]:
     """One epoch of shuffled batches, read ahead by threads.
 
     The order depends on seed and epoch alone: whatever the number of processes, the batches of all
@@ -349,7 +422,7 @@ def batches(
 
     Parameters
     ----------
-    data : Packed or Faces
+    data : Packed, Joined or Faces
         Faces need a column `label`.
     batch_size : int
         Images in a batch of all processes together.
@@ -364,13 +437,21 @@ def batches(
         If they are kept, some process may get fewer of them than another, or none.
     skip : int
         Batches to leave out, unread, at the beginning: where a training goes on.
+    labelled : bool
+        Give the labels too; without them faces need none.
+    beside : tuple
+        What else belongs to the images, such as a teacher's embeddings of them: arrays of N rows,
+        memory maps among them, or anything that gives rows as an array for positions (n,). Their
+        rows are read by the same threads.
 
     Yields
     ------
     images : torch.Tensor
         uint8 (B / world, C, H, W) on the device; channels last in memory where `data` is packed.
     labels : torch.Tensor
-        int64 (B / world,) on the device.
+        int64 (B / world,) on the device, if they are asked for.
+    *rows : torch.Tensor
+        (B / world, ...) of each thing in `beside`, in its own type, on the device.
 
     Raises
     ------
@@ -402,7 +483,8 @@ def batches(
         np.array_split(order[start : min(start + batch_size, used)], world)[rank]
         for start in range(skip * batch_size, used, batch_size)
     )
-    return _moved(_reader(data, torch.device(device).type == "cuda"), mine, device)
+    beside = (labels_of(data), *beside) if labelled else beside
+    return _moved(_reader(data, beside, torch.device(device).type == "cuda"), mine, device)
 
 
 def _moved(read: Callable, positions: Iterable, device) -> Iterator[tuple[torch.Tensor, ...]]:
@@ -410,32 +492,66 @@ def _moved(read: Callable, positions: Iterable, device) -> Iterator[tuple[torch.
         yield tuple(part.to(device, non_blocking=True) for part in parts)
 
 
-def _reader(data: Packed | Faces, pinned: bool) -> Callable:
-    """A function from positions to images and labels; all it runs lets other threads go on."""
-    if isinstance(data, Packed):
-        pixels, labels, to_nchw = data.pixels, data.labels, (0, 3, 1, 2)
-    else:
-        pixels, labels = data.images.cpu().contiguous().numpy(), labels_of(data)
-        to_nchw = (0, 1, 2, 3)
+def _reader(data: Packed | Joined | Faces, beside: tuple, pinned: bool) -> Callable:
+    """A function from positions to images and what lies beside them.
 
-    def read(index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        images, codes = (
-            torch.empty(len(index), *each.shape[1:], dtype=kind, pin_memory=pinned)
-            for each, kind in ((pixels, torch.uint8), (labels, torch.int64))
-        )
+    All it runs lets other threads go on, and it writes where a GPU can fetch it.
+    """
+    in_memory = isinstance(data, Faces)
+    pixels = data.images.cpu().contiguous().numpy() if in_memory else None
+
+    def room(n: int, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        return torch.empty(n, *shape, dtype=kind, pin_memory=pinned)
+
+    def taken(source, index: np.ndarray) -> torch.Tensor:
+        if not isinstance(source, np.ndarray):
+            rows = torch.from_numpy(source[index])
+            return rows.pin_memory() if pinned else rows
+        rows = room(len(index), source.shape[1:], _TENSOR[source.dtype.name])
         # mode="clip" (nothing is out of range) is what lets NumPy write into `out` directly.
-        np.take(pixels, index, axis=0, out=images.numpy(), mode="clip")
-        np.take(labels, index, out=codes.numpy(), mode="clip")
-        return images.permute(to_nchw), codes
+        np.take(source, index, axis=0, out=rows.numpy(), mode="clip")
+        return rows
+
+    def images(index: np.ndarray) -> torch.Tensor:
+        if in_memory:
+            return taken(pixels, index)
+        if isinstance(data, Packed):
+            return taken(data.pixels, index).permute(0, 3, 1, 2)
+        rows = room(len(index), data.shape, torch.uint8)
+        data.fill(index, rows.numpy())
+        return rows.permute(0, 3, 1, 2)
+
+    def read(index: np.ndarray) -> tuple[torch.Tensor, ...]:
+        return images(index), *(taken(each, index) for each in beside)
 
     return read
 
 
-def labels_of(data: Packed | Faces) -> np.ndarray:
+def labels_of(data: Packed | Joined | Faces) -> np.ndarray:
     """Labels of faces in memory or packed: int64 (N,); DataError where they have none."""
     if "label" not in data.table:
         raise errors.DataError(errors.NO_LABELS.format(origin=data.origin))
     return data.table["label"].to_numpy(np.int64)
+
+
+def fingerprint(data: Packed | Joined | Faces) -> str:
+    """SHA-256 of images, labels and their order; of packed images their manifest's stands for them.
+
+    Faces need no labels.
+    """
+    if isinstance(data, Packed):
+        return hashlib.sha256((data.folder / MANIFEST).read_bytes()).hexdigest()
+    if isinstance(data, Joined):
+        digest = hashlib.sha256()
+        for part, rows in zip(data.parts, data.rows, strict=True):
+            digest.update(fingerprint(part).encode())
+            digest.update(np.ascontiguousarray(rows, np.int64))
+    else:
+        digest = hashlib.sha256(str(tuple(data.images.shape)).encode())
+        digest.update(data.images.contiguous().cpu().numpy())
+    if "label" in data.table:
+        digest.update(labels_of(data))
+    return digest.hexdigest()
 
 
 def _ahead(function: Callable, items: Iterable, workers: int, depth: int) -> Iterator:

@@ -223,6 +223,10 @@ class Head(nn.Module):
         Share of the classes in each step; 1.0: all.
     seed : int
         Of the centres (normal, 0.01) and of what is drawn.
+    normalised : bool
+        Whether embeddings are brought to length 1 before the loss sees them, as in the code of Neto
+        et al. (2024). Only AdaFace can tell: all its norms are then 1, no picture is better than
+        another, and with the `t_alpha` of 1 used there it is CosFace with a margin of 0.4.
     **settings
         Of the loss: scale, margin, ...
 
@@ -240,6 +244,7 @@ class Head(nn.Module):
         *,
         partial: float = 1.0,
         seed: int = 0,
+        normalised: bool = False,
         **settings,
     ):
         super().__init__()
@@ -252,7 +257,7 @@ class Head(nn.Module):
         for setting in settings:
             errors.one_of(f"setting of {loss}", setting, [k for k in known if k != "generator"])
         self.loss, self.partial, self.seed, self.settings = loss, partial, seed, settings
-        self.draws = "generator" in parameters
+        self.draws, self.normalised = "generator" in parameters, normalised
         self.weight = nn.Parameter(torch.empty(num_classes, embedding))
         nn.init.normal_(self.weight, 0, 0.01, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
@@ -283,7 +288,8 @@ class Head(nn.Module):
             if self.draws:
                 given["generator"] = drawn
             if self.loss == "adaface":
-                given["norms"] = embeddings.norm(dim=1)
+                norms = embeddings.norm(dim=1)
+                given["norms"] = torch.ones_like(norms) if self.normalised else norms
             if self.loss in _STATES:
                 given["state"] = self.state
             cosines = F.linear(F.normalize(embeddings), F.normalize(centres))
@@ -291,7 +297,9 @@ class Head(nn.Module):
 
     def extra_repr(self) -> str:
         """What print(head) shows; a training's checkpoint tells heads apart by it."""
-        own = {"loss": self.loss, "partial": self.partial, "seed": self.seed, **self.settings}
+        own = {"loss": self.loss, "partial": self.partial, "seed": self.seed}
+        own |= {"normalised": True} if self.normalised else {}  # silent where it is as it ever was
+        own |= self.settings
         values = ", ".join(f"{name}={value}" for name, value in own.items())
         return f"{', '.join(map(str, self.weight.shape))}, {values}"
 
