@@ -1,13 +1,15 @@
 import copy
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studylib import errors, qat
+from studylib import errors, qat, teacher_cache
 from studylib.compress import quantize
+from studylib.datasets import packed
 from studylib.faces import Faces
 from tests.compress.test_quantize import Tiny, images, quantface, tiny  # noqa: F401 - fixtures
 
@@ -87,7 +89,7 @@ def test_every_face_is_seen_once_before_any_is_seen_again():
     assert [len(c) for c in chosen] == [3] * 4
     assert len({*chosen[0].tolist(), *chosen[1].tolist()}) == 6  # the two left over are dropped
     assert len({*chosen[2].tolist(), *chosen[3].tolist()}) == 6
-    assert set(torch.cat(mirrored).tolist()) == {0, 1}
+    assert set(np.concatenate(mirrored).tolist()) == {0, 1}
 
 
 def test_targets_are_the_embeddings_of_the_face_and_of_its_mirror(tiny, images):  # noqa: F811
@@ -288,3 +290,51 @@ def test_unknown_schedule_and_no_steps(tiny, images):  # noqa: F811
         train(student_of(tiny, images), tiny, images, steps=0)
     with pytest.raises(errors.ParameterError, match="batch_size must be at least 1, got 0"):
         train(student_of(tiny, images), tiny, images, steps=1, batch_size=0)
+
+
+def as_packed(images, folder):  # noqa: F811
+    faces = as_faces(images)
+    table = faces.table.assign(label=range(len(faces)))
+    return packed.from_faces(Faces(images, table, "noise"), folder)
+
+
+def test_packed_faces_and_a_memory_map_train_as_faces_and_targets_do(tiny, images, tmp_path):  # noqa: F811
+    pack = as_packed(images, tmp_path / "pack")
+    rows = tuple(np.arange(8)[half] for half in (slice(0, 3), slice(3, 8)))
+    joined = packed.Joined((pack, pack), rows, pack.table, "noise")
+    wanted = qat.targets(tiny, as_faces(images))
+    cached = teacher_cache.embeddings(tiny, pack, tmp_path / "cache")
+    given = {"settings": qat.SOUND, "calibration": as_faces(images)}
+    given |= {"steps": 6, "batch_size": 4, "lr": 0.05, "seed": 2}
+    weights = []
+    for faces, rows in (
+        *((as_faces(images), None), (pack, None), (joined, wanted)),
+        *((as_faces(images), wanted.half().numpy()), (pack, cached)),
+    ):
+        student, _ = qat.quantise(tiny, "w4a4", faces, wanted=rows, **given)
+        weights.append(student.conv.parametrizations.weight.original.detach())
+    exact, rounded = weights[:3], weights[3:]
+    for each in exact:
+        torch.testing.assert_close(each, exact[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rounded[0], rounded[1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rounded[0], exact[0], rtol=1e-2, atol=1e-3)
+    assert not torch.equal(rounded[0], exact[0])
+    assert not torch.allclose(exact[0], tiny.conv.weight, atol=1e-3)
+
+
+def test_embeddings_of_other_faces_or_of_one_view(tiny, images):  # noqa: F811
+    student, wanted = student_of(tiny, images), qat.targets(tiny, as_faces(images))
+    for wrong in (wanted[:7], wanted[:, :1], wanted[:, 0].half().numpy()):
+        with pytest.raises(errors.ParameterError) as caught:
+            qat.match_embeddings(student, as_faces(images), wrong, steps=1)
+        text = errors.WANTED_SHAPE.format(found=tuple(wrong.shape), faces=8)
+        assert str(caught.value) == text
+
+
+def test_packed_faces_need_a_calibration_set_of_their_own(tiny, images, tmp_path):  # noqa: F811
+    pack = as_packed(images, tmp_path / "pack")
+    with pytest.raises(errors.ParameterError) as caught:
+        qat.quantise(tiny, "w4a4", pack, settings=qat.SOUND, steps=1)
+    assert str(caught.value) == errors.NEEDS_CALIBRATION
+    _, log = qat.quantise(tiny, "w4a4", pack, steps=1)  # ranges are found while training
+    assert len(log) == 1

@@ -19,7 +19,8 @@ frozen statistics do not follow.
 
 `match_embeddings` is the training alone. Its `SCHEDULES` are the paper's two: one pass over the
 teacher's own training set at a constant rate, or eleven over a tenth as many generated faces, the
-last at a tenth of the rate. Both come to as many steps.
+last at a tenth of the rate. Both come to as many steps. Packed faces and a memory map of targets
+(`teacher_cache.embeddings`) are read batch by batch, so all of such a set can be trained on.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from studylib import errors
+from studylib import errors, teacher_cache
 from studylib.compress import quantize
+from studylib.datasets.packed import Joined, Packed
 from studylib.faces import Faces
 
 MOMENTUM = 0.9
@@ -87,14 +89,14 @@ SOUND = Settings(
 def quantise(
     teacher: nn.Module,
     precision: str,
-    faces: Faces,
+    faces: Faces | Packed | Joined,
     *,
     settings: Settings = QUANTFACE,
     schedule: str = "synthetic",
     steps: int | None = None,
     batch_size: int = BATCH,
     lr: float | None = None,
-    wanted: torch.Tensor | None = None,
+    wanted: torch.Tensor | np.ndarray | None = None,
     calibration: Faces | None = None,
     activation_axis: int | None = None,
     fused: bool = False,
@@ -109,18 +111,19 @@ def quantise(
         Full precision, in evaluation mode, on `device`; left as it is.
     precision : str
         See `quantize.parse_precision`.
-    faces : Faces
-        N unlabelled faces.
+    faces : Faces, Packed or Joined
+        N faces; labels are not needed.
     settings : Settings
         `QUANTFACE`, `SOUND` or your own.
     schedule, steps, batch_size, seed, device
         See `match_embeddings`.
     lr : float, optional
         SGD's rate; None is the paper's 0.1 for a batch of 512, in proportion to the batch.
-    wanted : torch.Tensor, optional
-        The teacher's `targets` for the faces, if they have been computed before.
+    wanted : torch.Tensor or numpy.ndarray, optional
+        As `match_embeddings` takes it; None: the teacher's `targets`, held in memory.
     calibration : Faces, optional
-        Where settings that need a calibration set take ranges from; None: all faces.
+        Where settings that need a calibration set take ranges from; None: all faces, unless they
+        are packed.
     activation_axis, fused
         Of `quantize.prepare`.
 
@@ -134,8 +137,12 @@ def quantise(
     Raises
     ------
     ParameterError
-        A name that is not known, or a number below 1.
+        A name that is not known, a number below 1, or packed faces without a calibration set where
+        the settings need one.
     """
+    calibrates = settings.range_steps == 0
+    if calibrates and calibration is None and not isinstance(faces, Faces):
+        raise errors.ParameterError(errors.NEEDS_CALIBRATION)
     student = quantize.prepare(
         teacher,
         precision,
@@ -144,7 +151,7 @@ def quantise(
         activation_axis=activation_axis,
         fused=fused,
     )
-    if settings.range_steps == 0:
+    if calibrates:
         quantize.calibrate(student, (calibration or faces).images)
     log = match_embeddings(
         student,
@@ -164,9 +171,8 @@ def quantise(
     return student, log
 
 
-@torch.inference_mode()
 def targets(
-    teacher: nn.Module, faces: Faces, *, device="cpu", batch_size: int = 16
+    teacher: nn.Module, faces: Faces | Packed | Joined, *, device="cpu", batch_size: int = 16
 ) -> torch.Tensor:
     """The embeddings a student has to reach: each face and its mirror image, seen once.
 
@@ -174,27 +180,25 @@ def targets(
     ----------
     teacher : torch.nn.Module
         Full precision, in evaluation mode, on `device`.
-    faces : Faces
-        N unlabelled faces.
+    faces : Faces, Packed or Joined
+        N faces; labels are not needed.
     batch_size : int
         Faces at a time.
 
     Returns
     -------
     torch.Tensor
-        float32 (N, 2, D) on the CPU, rows of length 1; second index 0 as is, 1 mirrored.
+        float32 (N, 2, D) on the CPU, rows of length 1; second index 0 as is, 1 mirrored. More than
+        memory holds: `teacher_cache.embeddings`.
     """
-    rows = []
-    for batch in faces.images.split(batch_size):
-        both = (teacher(one.to(device)) for one in (batch, batch.flip(-1)))
-        rows.append(torch.stack([F.normalize(one.float()).cpu() for one in both], 1))
-    return torch.cat(rows)
+    parts = (range(i, min(i + batch_size, len(faces))) for i in range(0, len(faces), batch_size))
+    return torch.cat([teacher_cache.views(teacher, faces.batch(p).to(device)) for p in parts])
 
 
 def match_embeddings(
     student: nn.Module,
-    faces: Faces,
-    wanted: torch.Tensor,
+    faces: Faces | Packed | Joined,
+    wanted: torch.Tensor | np.ndarray,
     *,
     steps: int | None,
     batch_size: int = 32,
@@ -214,10 +218,10 @@ def match_embeddings(
     student : torch.nn.Module
         From `quantize.prepare`, with its activation ranges calibrated unless `range_steps` finds
         them; trained in place and left in evaluation mode.
-    faces : Faces
-        N unlabelled faces. Each step draws a batch; epochs pass over all of them.
-    wanted : torch.Tensor
-        (N, 2, D), the teacher's `targets` for them.
+    faces : Faces, Packed or Joined
+        N faces; labels are not needed. Each step draws a batch; epochs pass over all of them.
+    wanted : torch.Tensor or numpy.ndarray
+        (N, 2, D), the teacher's `targets` for them, or what `teacher_cache.embeddings` keeps.
     steps : int or None
         Number of updates; None stands for the schedule's passes over the faces.
     batch_size : int
@@ -249,12 +253,16 @@ def match_embeddings(
     Raises
     ------
     ParameterError
-        Unknown schedule, no steps, an empty batch, or activation ranges that nothing has found.
+        Unknown schedule, no steps, an empty batch, embeddings of another shape, or activation
+        ranges that nothing has found.
     """
     if steps is None:
         steps = schedule_steps(len(faces), batch_size, schedule)
     errors.at_least(1, steps=steps, batch_size=batch_size)
     errors.one_of("schedule", schedule, SCHEDULES)
+    if tuple(wanted.shape[:2]) != (len(faces), 2):
+        text = errors.WANTED_SHAPE.format(found=tuple(wanted.shape), faces=len(faces))
+        raise errors.ParameterError(text)
     epochs, slow = SCHEDULES[schedule]
     student.to(device).train()
     still = () if train_norm else (nn.modules.batchnorm._BatchNorm,)
@@ -268,9 +276,10 @@ def match_embeddings(
         quantize.set_phase(student, observing=step < range_steps)
         rate = lr if step < (epochs - slow) / epochs * steps else lr / 10
         sgd.param_groups[0]["lr"] = rate
-        batch = faces.images[chosen]
-        batch = torch.where(mirrored[:, None, None, None] > 0, batch.flip(-1), batch)
-        loss = update(student, batch.to(device), wanted[chosen, mirrored].to(device), sgd)
+        batch, flipped = faces.batch(chosen), torch.from_numpy(mirrored)[:, None, None, None] > 0
+        batch = torch.where(flipped, batch.flip(-1), batch)
+        rows = torch.as_tensor(wanted[chosen, mirrored]).float()  # (B, D)
+        loss = update(student, batch.to(device), rows.to(device), sgd)
         log.append({"step": step, "loss": loss, "lr": rate})
     quantize.set_phase(student, observing=False)
     student.eval()
@@ -316,4 +325,4 @@ def _draws(n: int, batch_size: int, steps: int, seed: int):
         if len(queue) < batch_size:
             queue = rng.permutation(n)  # what is left of a pass is dropped
         chosen, queue = queue[:batch_size], queue[batch_size:]
-        yield torch.from_numpy(chosen), torch.from_numpy(rng.integers(0, 2, batch_size))
+        yield chosen, rng.integers(0, 2, batch_size)
