@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from studylib import datasets, embed, errors, recognition
+from studylib.faces import Faces
 from tests.fixtures import fr_files, fr_trees
 
 
@@ -185,3 +186,47 @@ def test_a_trial_of_templates(tmp_path):
 def test_a_training_set_is_no_trial(tmp_path):
     with pytest.raises(errors.DataError, match="open_identities"):
         recognition.trial("ms1mv2", tmp_path, size=48)
+
+
+def test_agreement_counts_equal_decisions_by_group():
+    # Of each group's 200 pairs the second network misjudges the last `wrong` ones, the first none.
+    wrong = {"A": 20, "B": 60}
+    rows = [
+        {
+            "subject_a": f"{group}{k % 40}",
+            "subject_b": f"{group}{k % 40 if k % 2 else (k + 1) % 40}",
+            "genuine": k % 2 == 1,
+            "group": group,
+            "score_one": float(k % 2),
+            "score_two": float((k % 2) ^ (k >= 200 - wrong[group])),
+        }
+        for group in "AB"
+        for k in range(200)
+    ]
+    pairs = pd.DataFrame(rows)
+    found = recognition.agreement(pairs, "score_one", "score_two", resamples=200)
+    assert found["group"].tolist() == ["A", "B", "all"]
+    assert found["value"].tolist() == pytest.approx([0.9, 0.7, 0.8])
+    assert found["n"].tolist() == [200, 200, 400]
+    assert (found["low"] < found["value"]).all() and (found["value"] < found["high"]).all()
+    # a network agrees with itself on another scale; the interval still says that pairs are few
+    same = recognition.agreement(
+        pairs.assign(score_two=3 * pairs["score_one"] - 1), "score_one", "score_two", resamples=200
+    )
+    assert (same["value"] == 1).all() and (same["low"] < 1).all()
+
+
+def test_likeness_is_the_mean_cosine_by_group():
+    table = pd.DataFrame({"item": list("abcd"), "subject": ["p", "q", "r", "s"]})
+    faces = Faces(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), table.assign(group=list("xxyy")), "")
+    rows = torch.eye(4)
+    wanted = torch.tensor([[1.0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0.6, 0.8], [0, 0, 0.8, 0.6]])
+    found = recognition.likeness(rows, wanted, faces, resamples=200)
+    assert found["value"].tolist() == pytest.approx([0.5, 0.6, 0.55])
+    assert found["n"].tolist() == [2, 2, 4]
+    # of two people as often one twice as each once: cosines from 0 to 1, and always 0.6
+    assert found[["low", "high"]].to_numpy()[:2].tolist() == pytest.approx(
+        np.array([[0.0, 1.0], [0.6, 0.6]])
+    )
+    alone = Faces(faces.images, table, "")
+    assert recognition.likeness(rows, wanted, alone)["group"].tolist() == ["everybody", "all"]

@@ -17,13 +17,16 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from studylib import align, datasets, embed, errors
 from studylib.datasets import packed
 from studylib.datasets.ijbc import Templates
-from studylib.datasets.packed import Packed
+from studylib.datasets.packed import Joined, Packed
 from studylib.faces import GROUP_COLUMNS, Faces
+from studylib.metrics import resampling, thresholds, uncertainty
+from studylib.metrics.arrays import divide
 from studylib.synthetic import simfaces
 
 SIMULATED = "simfaces"
@@ -255,18 +258,111 @@ def shown(trial: Trial) -> Faces:
 
 def counts(people: Faces | Packed) -> pd.DataFrame:
     """Identities and pictures of a training set, by group where it names any."""
-    table = people.table
-    column = next((c for c in ("group", *GROUP_COLUMNS) if c in table), None)
+    table, column = people.table, group_column(people.table)
     by = table[column] if column else pd.Series("all", index=table.index)
     found = table.groupby(by).agg(identities=("subject", "nunique"), pictures=("item", "size"))
     found.loc["all"] = found.sum() if column else found.loc["all"]
     return found
 
 
-def some(people: Faces | Packed, n: int, seed: int) -> Faces:
+def agreement(
+    pairs: pd.DataFrame,
+    one: str,
+    other: str,
+    *,
+    groups: str = "group",
+    resamples: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often two networks decide alike, each by its own threshold for everybody.
+
+    A threshold is the one at which the network is most accurate (`thresholds.decide`,
+    "global_best_accuracy"), so two networks of other scales of scores can be compared.
+
+    Parameters
+    ----------
+    pairs : pandas.DataFrame
+        Outcomes: `subject_a`, `subject_b`, `genuine`, the group column and the two scores.
+    one, other : str
+        Names of the columns of scores.
+    groups : str
+        Name of the group column.
+    resamples, seed : int
+        Of people within their group, behind the intervals; thresholds stay as they are.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a group, and "all": group, n (pairs), value, low, high (95 %), as fractions.
+    """
+    codes, _ = pd.factorize(pairs[groups], sort=True)
+    accepted = [
+        thresholds.decide("global_best_accuracy", pairs[score], pairs["genuine"], codes).accepted
+        for score in (one, other)
+    ]
+    subjects = [pairs[f"subject_{side}"].astype(str) for side in "ab"]
+    alike = accepted[0] == accepted[1]
+    return _means(alike, pairs[groups], *subjects, resamples=resamples, seed=seed, rates=True)
+
+
+def likeness(
+    rows: torch.Tensor, wanted: torch.Tensor, faces: Faces, *, resamples: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """Mean cosine of two networks' embeddings of the same faces, by group.
+
+    Parameters
+    ----------
+    rows, wanted : torch.Tensor
+        (N, D), rows of length 1.
+    faces : Faces
+        N faces with `subject`.
+    resamples, seed : int
+        Of people within their group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a group, and "all": group, n (faces), value, low, high (95 %).
+    """
+    column = group_column(faces.table)
+    groups = faces.table[column].astype(str) if column else pd.Series([EVERYBODY] * len(faces))
+    cosines = torch.linalg.vecdot(rows, wanted).double().numpy()
+    subjects = faces.table["subject"].astype(str)
+    return _means(cosines, groups, subjects, resamples=resamples, seed=seed, rates=False)
+
+
+def _means(values, groups, a, b=None, *, resamples: int, seed: int, rates: bool) -> pd.DataFrame:
+    """Mean of a value a row by group, with an interval over people resampled within their group."""
+    names = sorted(groups.unique())
+    member = np.stack([*(groups == name for name in names), np.ones(len(values), bool)], axis=1)
+    code_a, code_b, people_names = resampling.subject_codes(a, b)
+    strata = np.zeros(len(people_names), np.int64)
+    strata[code_a] = pd.factorize(groups, sort=True)[0]
+    columns = np.concatenate([member * values[:, None], member], axis=1)  # (N, 2 (G + 1))
+    sums = resampling.cluster_sums(
+        columns, code_a, code_b, strata=strata, resamples=resamples, seed=seed
+    )
+    sums = np.concatenate([columns.sum(0, keepdims=True), sums])
+    draws = divide(*np.split(sums, 2, axis=1))  # (1 + resamples, G + 1)
+    rows = []
+    for name, drawn, n in zip([*names, "all"], draws.T, member.sum(0), strict=True):
+        low, high = np.nanpercentile(drawn[1:], [2.5, 97.5])
+        found = {"value": drawn[0], "low": low, "high": high}
+        rows.append(
+            {"group": name, "n": int(n)} | (uncertainty.interval(drawn, n) if rates else found)
+        )
+    return pd.DataFrame(rows)
+
+
+def group_column(table: pd.DataFrame) -> str | None:
+    """The column that holds people's groups: `group`, or else the first of `GROUP_COLUMNS`."""
+    return next((column for column in ("group", *GROUP_COLUMNS) if column in table), None)
+
+
+def some(people: Faces | Packed | Joined, n: int, seed: int) -> Faces:
     """`n` faces of a training set, drawn without replacement."""
     index = np.random.default_rng(seed).permutation(len(people))[:n]
-    return people.faces(np.sort(index)) if isinstance(people, Packed) else people.take(index)
+    return people.take(index) if isinstance(people, Faces) else people.faces(np.sort(index))
 
 
 def people(
