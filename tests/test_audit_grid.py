@@ -82,6 +82,12 @@ def test_other_sources_are_compared_at_their_own_precision(one):
     assert grid.differences(one, "fp32", ["fp32", "noise/w2a2"]) == []
 
 
+def test_no_rows_make_an_empty_table():
+    about = pd.DataFrame({"network": ["one"], "architecture": ["a"], "trained_on": ["b"]})
+    found = grid.corrected(grid.averages([], about, 20))
+    assert found.empty and {"source", "precision", "p_holm", "tests"} <= set(found)
+
+
 def test_sources_are_compared_by_the_same_method(tmp_path):
     columns = ["fp32", "real/w4a4", "real qat/w4a4", "generator qat/w4a4", "noise/w8a8"]
     made = race_runs.joined(race_runs.pairs(), {"one": 0}, dict.fromkeys(columns, 0.0))

@@ -177,6 +177,76 @@ def gaps(
     )
 
 
+def mix_curves(
+    table: pd.DataFrame, *, source: str, marked: float, notes: tuple[str, ...] = ()
+) -> alt.FacetChart:
+    """Draw accuracy against the share of synthetic faces in training, a line a way of teaching.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a point: panel, series (coloured), share (0 to 1), value, low, high (0 to 1).
+    source : str
+        Data set, seed and profile, for the subtitle.
+    marked : float
+        The share that a dashed line marks.
+    notes : tuple of str
+        More lines for the subtitle.
+
+    Raises
+    ------
+    ParameterError
+        If a column is missing, or the table is empty or too long.
+    """
+    charts.check("mix_curves", table, "panel", "series", "share", "value", "low", "high")
+    panels, series = (list(dict.fromkeys(table[c])) for c in ("panel", "series"))
+    # bars of one share stand side by side, or the last would hide the others
+    aside = table["series"].map(series.index) - (len(series) - 1) / 2
+    shown = table.assign(at=table["share"] + _ASIDE * aside)
+    base = alt.Chart().encode(
+        x=alt.X(
+            "at:Q",
+            title="share of synthetic identities in the training set",
+            axis=alt.Axis(format="%", values=sorted(table["share"].unique())),
+            scale=alt.Scale(domain=[-0.05, 1.05], nice=False),
+        ),
+        color=charts.group_colour("series", series, legend=alt.Legend(title="taught")),
+    )
+    points = base.mark_point(filled=True, size=60, opacity=1, aria=False).encode(
+        y=charts.percent("value"),
+        tooltip=[
+            "panel:N",
+            "series:N",
+            alt.Tooltip("share:Q", format=".0%"),
+            *(alt.Tooltip(f"{c}:Q", format=".2%") for c in ("value", "low", "high")),
+        ],
+    )
+    mark = (
+        alt.Chart()
+        .mark_rule(color=charts.OTHER_COLOUR, strokeDash=[4, 3], aria=False)
+        .encode(x=alt.datum(marked))
+    )
+    layers = [
+        mark,
+        base.mark_line(strokeWidth=1.5, aria=False).encode(y=charts.percent("value")),
+        base.mark_rule(strokeWidth=1.5, aria=False).encode(y=charts.percent("low"), y2="high:Q"),
+        points,
+    ]
+    panel = alt.layer(*layers, data=shown).properties(width=charts.WIDTH - 120, height=170)
+    told = shown.assign(share=shown["share"].map("{:.0%} synthetic".format))
+    return charts.finish(
+        panel.facet(row=charts.rows("panel", panels), spacing=14).resolve_scale(y="independent"),
+        "Real and synthetic faces mixed",
+        source,
+        f"Accuracy against the share of synthetic identities. "
+        f"{charts.spoken(told, 'panel', 'series', 'share')}",
+        [f"dashed: {marked:.0%} synthetic", *notes],
+    )
+
+
+_ASIDE = 0.012  # between bars of one share
+
+
 def layer_widths(
     table: pd.DataFrame, *, source: str, title: str = "A width for each layer"
 ) -> alt.LayerChart:

@@ -271,8 +271,8 @@ def bias_changes(table: pd.DataFrame, called: str) -> str:
     ]
     ordered = by_precision(_spread_first(table)).groupby(["precision", "source"], sort=False)
     for (precision, source), part in ordered:
-        texts = [_moved(row) for row in part.to_dict("records") if row["metric"] != "accuracy"]
-        lines.append(f"- {precision}, {source} ({_behind(part)}): {', '.join(texts)}.")
+        texts = [moved_text(row) for row in part.to_dict("records") if row["metric"] != "accuracy"]
+        lines.append(f"- {precision}, {source} ({behind(part)}): {', '.join(texts)}.")
     last = "A star marks what is resolved; in brackets 95 % intervals."
     if any(_ALONE in line for line in lines):
         last += (
@@ -301,11 +301,11 @@ def counted(table: pd.DataFrame, column: str) -> pd.Series:
     pandas.Series
         The new names; of a range ("2 to 4 networks") where a name's rows differ.
     """
-    told = {name: f"{name} ({_behind(part)})" for name, part in table.groupby(column)}
+    told = {name: f"{name} ({behind(part)})" for name, part in table.groupby(column)}
     return table[column].map(told)
 
 
-def _behind(part: pd.DataFrame) -> str:
+def behind(part: pd.DataFrame) -> str:
     """How many networks stand behind these rows, and whether their trainings are accounted for."""
     least, most = part["networks"].min(), part["networks"].max()
     said = f"{least} to {most} networks" if least < most else f"{most} networks"
@@ -333,7 +333,7 @@ def _spread_first(table: pd.DataFrame) -> pd.DataFrame:
 _ENDS = ("value", "low", "high", "people_low", "people_high")
 
 
-def _in_units(table: pd.DataFrame) -> pd.DataFrame:
+def in_units(table: pd.DataFrame) -> pd.DataFrame:
     """Values and intervals in points, those of SER as they are."""
     scale = np.where(table["metric"] == "ser", 1.0, 100.0)
     return table.assign(**{column: table[column] * scale for column in _ENDS})
@@ -341,7 +341,7 @@ def _in_units(table: pd.DataFrame) -> pd.DataFrame:
 
 def drawn_changes(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of `audit.grid.corrected` but accuracy, as `charts_fairness.changes` draws them."""
-    table = _in_units(by_precision(_spread_first(table[table["metric"] != "accuracy"])))
+    table = in_units(by_precision(_spread_first(table[table["metric"] != "accuracy"])))
     table = table.rename(columns={"people_low": "inner_low", "people_high": "inner_high"})
     units = np.where(table["metric"] == "ser", "", ", points")
     return table.assign(
@@ -375,7 +375,7 @@ def some_networks(table: pd.DataFrame, most: int = 6) -> tuple[pd.DataFrame, str
     columns = ["of", "column", "reference", "metric", "networks", "repeats", *_ENDS[:3], "p_holm"]
     known = some[some["p"].notna()]
     resolved_ones = some[some["p_holm"] <= verdicts.ALPHA]
-    shown = _in_units(resolved_ones if len(resolved_ones) else known.sort_values("p").head(most))
+    shown = in_units(resolved_ones if len(resolved_ones) else known.sort_values("p").head(most))
     shown = shown.assign(metric=shown["metric"].map({"std": "STD, points", "ser": "SER"}))[columns]
     if some.empty:
         return shown, "All networks are of one architecture and one training set."
@@ -393,7 +393,7 @@ def some_networks(table: pd.DataFrame, most: int = 6) -> tuple[pd.DataFrame, str
     )
 
 
-def _moved(row: dict) -> str:
+def moved_text(row: dict) -> str:
     """A change with its interval: SER without a unit, all else in points."""
     name, scale = QUANTITIES[row["metric"]], 1 if row["metric"] == "ser" else 100
     if not np.isfinite(row["value"]):
@@ -458,7 +458,7 @@ def bias_width(table: pd.DataFrame) -> str:
         if len(rises):
             first = f"the first resolved rise is at {rises.index[0]}"
         lines.append(
-            f"- {source} ({_behind(part)}): {first}; STD rises most (or falls least) at {largest}, "
+            f"- {source} ({behind(part)}): {first}; STD rises most (or falls least) at {largest}, "
             f"{verdicts.points(row['value'], 2, sign=True)} points (95 % interval "
             f"{verdicts.between((row['low'], row['high']), 2)})."
         )
@@ -480,7 +480,7 @@ def bias_noise(table: pd.DataFrame, reference: str = "fp32") -> str:
         if len(later):
             row = later.loc[later["change"].abs().idxmax()]
             lines.append(
-                f"  The largest mean change, {row['column']} ({_behind(later.loc[[row.name]])}): "
+                f"  The largest mean change, {row['column']} ({behind(later.loc[[row.name]])}): "
                 f"{row['change']:+.2f}{unit}. Of equal groups with the same mean accuracies the "
                 f"median would change by {row['null_change']:+.2f}{unit}, which leaves "
                 f"{row['excess']:+.2f}{unit}."

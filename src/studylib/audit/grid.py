@@ -309,7 +309,7 @@ _OVER = {"architecture": "architecture", "trained_on": "training set"}
 
 def split(found: pd.DataFrame) -> pd.DataFrame:
     """Split `column` (SOURCE/PRECISION, or a precision) into `source` and `precision`."""
-    parts = found["column"].str.rpartition("/")
+    parts = found["column"].str.rpartition("/").reindex(columns=range(3))  # none, of no rows
     return found.assign(source=parts[0], precision=parts[2])
 
 

@@ -1,0 +1,741 @@
+"""Sentences, tables and verdicts on distillation, every number in them taken from `kd_effects`.
+
+Verdicts follow the rules of `studylib.verdicts`, on the networks and pairs that were run: they say
+what these show of a claim, and not whether its authors were right about theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from studylib import charts, findings, kd_effects, verdicts
+from studylib.audit.grid import ALL, SPREADS, Row
+from studylib.metrics import testing
+from studylib.published import Estimate
+from studylib.verdicts import Finding, between, points
+
+_METRICS = ("accuracy", "worst", "std", "ser")
+_EVERY = "all networks"
+
+
+def trainings(about: pd.DataFrame) -> str:
+    """Say how many seeds stand behind the students, and what intervals can hold.
+
+    Parameters
+    ----------
+    about : pandas.DataFrame
+        From `kd_effects.students`.
+    """
+    by = about.groupby(["architecture", "column"])["training_seed"].nunique()
+    if by.max() == 1:
+        return (
+            "No student was trained with two seeds: intervals and verdicts hold the chance of test "
+            "people alone, and what is found is so for these networks."
+        )
+    seeds = f"{by.min()} to {by.max()}" if by.min() < by.max() else f"{by.max()}"
+    return f"Each student was trained with {seeds} seed(s), all of which count."
+
+
+# --- does distillation help? ---
+
+
+def gains(tested: pd.DataFrame) -> str:
+    """Say what distillation changed: on average, and by training set and architecture.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `audit.grid.corrected`: rows of `kd_effects.on_sets`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    lines = []
+    for (over, of), part in tested.groupby(["over", "of"], sort=False):
+        rows = part.set_index("metric").loc[[m for m in _METRICS if m in set(part["metric"])]]
+        texts = [findings.moved_text(row) for row in rows.reset_index().to_dict("records")]
+        name = "**All students**" if over == _EVERY else f"{over} *{of}*"
+        lines.append(f"- {name} ({findings.behind(part)}): {', '.join(texts)}.")
+    families = tested.drop_duplicates("family")
+    sizes = ", ".join(f"{row.family}: {row.tests}" for row in families.itertuples())
+    return "\n".join([*lines, "", _STAR.format(families=sizes)])
+
+
+_STAR = (
+    "In brackets 95 % intervals; a star marks what is resolved after Holm's correction within its "
+    "family (tests in each: {families})."
+)
+
+
+def helped(tested: pd.DataFrame) -> str:
+    """Say in one sentence whether distillation raised accuracy over all students."""
+    row = _main(tested, "accuracy")
+    worst = _main(tested, "worst")
+    said = {1: "raises", -1: "lowers", 0: "does not resolvably change"}[_direction(row)]
+    text = (
+        f"Distillation {said} the accuracy of these students: {_points(row)} points on average "
+        f"over {row['networks']} pairs of trainings with and without it; for the worst group "
+        f"{_points(worst)} points"
+        f"{'' if _direction(worst) else ' (not resolved)'}."
+    )
+    if not _direction(row):
+        text += f" The interval leaves room for {_room(row)}."
+    kinds = tested[(tested["over"] == "architecture") & (tested["metric"] == "accuracy")]
+    told = [
+        f"{one['of']} {_points(one)}{'' if _direction(one) else ', not resolved'}"
+        for one in kinds.to_dict("records")
+    ]
+    return f"{text} By architecture: {'; '.join(told)}." if told else text
+
+
+def why_not(tested: pd.DataFrame, levels: pd.DataFrame, teacher: float) -> str:
+    """Say what stands in the way where no gain is resolved: no room, or too few trainings.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        As in `gains`.
+    levels : pandas.DataFrame
+        Averages over all networks of each column's own values (`audit.grid.averages`).
+    teacher : float
+        The teacher's accuracy.
+
+    Returns
+    -------
+    str
+        Empty where a gain is resolved.
+    """
+    row = _main(tested, "accuracy")
+    if _direction(row) > 0:
+        return ""
+    alone = levels[(levels["precision"] == kd_effects.ALONE) & (levels["metric"] == "accuracy")]
+    alone = alone[alone["group"] == ALL]
+    best = alone.loc[alone["value"].idxmax()]
+    people = row["people_high"] - row["people_low"]
+    share = 1 - people / (row["high"] - row["low"]) if row["high"] > row["low"] else 0.0
+    return (
+        f"What may stand in the way: the teacher's accuracy is {teacher:.2%}, that of the best "
+        f"students without it ({best['column'].partition('/')[0]}) {best['value']:.2%}, and the "
+        f"difference, {points(teacher - best['value'], sign=True)} points, is about what it has to "
+        f"give. With test people alone the interval would be {share:.0%} shorter: more trainings "
+        "could win that, and no more."
+    )
+
+
+def by_group(found: pd.DataFrame) -> pd.DataFrame:
+    """Add Holm's correction over single groups to averages of differences.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        From `audit.grid.averages_by`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The groups' rows of accuracy, with `tests` and `p_holm`.
+    """
+    kept = found[(found["group"] != ALL) & (found["metric"] == "accuracy")].reset_index(drop=True)
+    adjusted = testing.holm(kept["p"].to_numpy(float))
+    return kept.assign(tests=int(kept["p"].notna().sum()), p_holm=adjusted)
+
+
+def drawn(table: pd.DataFrame, *, setting: str, series: str, order: Sequence[str]) -> pd.DataFrame:
+    """Rows of averages of differences as `charts_fairness.changes` draws them.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With `p_holm`.
+    setting, series : str
+        Columns that name a panel's rows, and what is coloured in them.
+    order : sequence of str
+        Settings in the order of rows; others stand before them.
+    """
+    table = findings.in_units(table)
+    table = table.rename(columns={"people_low": "inner_low", "people_high": "inner_high"})
+    units = np.where(table["metric"] == "ser", "", ", points")
+    table = table.assign(
+        panel=table["metric"].map(findings.QUANTITIES) + units,
+        setting=table[setting],
+        series=table[series],
+        resolved=table["p_holm"] <= verdicts.ALPHA,
+        place=table["metric"].map(_METRICS.index),
+        row=placed(order)(table[setting]),
+    )
+    table = table.sort_values(["place", "row"], kind="stable", na_position="first")
+    return table.drop(columns=["place", "row"])
+
+
+def drawn_levels(
+    levels: pd.DataFrame, teachers: pd.DataFrame, sets: list[str], pairs_of: pd.Series
+) -> pd.DataFrame:
+    """Own accuracies of each group as `charts_fairness.group_intervals` draws them.
+
+    Parameters
+    ----------
+    levels, teachers : pandas.DataFrame
+        From `audit.grid.averages_by` "architecture".
+    sets : list of str
+        Training sets to show, in order.
+    pairs_of : pandas.Series
+        Group to its number of test pairs.
+    """
+    levels, teachers = (t.rename(columns={"metric": "quantity"}) for t in (levels, teachers))
+    place = placed(sets)(levels["source"])
+    shown = levels.assign(place=place, series=levels["source"] + ", " + levels["precision"])
+    shown = shown[place.notna()].sort_values(["architecture", "place"], kind="stable")
+    shown = shown.assign(metric=findings.counted(shown, "architecture"))
+    names = pd.DataFrame({"metric": shown["metric"].unique(), "series": kd_effects.TEACHER})
+    shown = pd.concat([shown, teachers.merge(names, how="cross")])
+    shown = shown[shown["group"].isin(pairs_of.index) & shown["quantity"].eq("accuracy")]
+    return shown.assign(n=shown["group"].map(pairs_of), **shown[["low", "high"]].clip(0, 1))
+
+
+def other_losses(tested: pd.DataFrame) -> str:
+    """Say how other ways of teaching do against none, and against the main one.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `audit.grid.corrected`: rows of `kd_effects.gains`, with both references.
+    """
+    rows = tested[(tested["over"] == _EVERY) & tested["metric"].isin(["accuracy", "worst"])]
+    lines = [
+        f"- {column} less {reference} ({findings.behind(part)}): "
+        + ", ".join(findings.moved_text(row) for row in part.to_dict("records"))
+        + "."
+        for (column, reference), part in rows.groupby(["column", "reference"], sort=False)
+    ]
+    return "\n".join(lines) or "Nothing else was taught, or nothing on a training set of both."
+
+
+# --- the synthetic gap ---
+
+
+def closing(
+    tested: pd.DataFrame, closed: pd.DataFrame, narrowed: pd.DataFrame, synthetic: str, real: str
+) -> str:
+    """Say how wide the gap is, and how much of it distillation closes.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `audit.grid.corrected`: rows of `kd_effects.gaps`, and their second differences.
+    closed, narrowed : pandas.DataFrame
+        From `kd_effects.shares_closed`: of the gap between students without a teacher, what the
+        gain of synthetic students makes up, and what is gone where both are taught.
+    synthetic, real : str
+        The two training sets.
+    """
+    row, one = _of_all(closed), _of_all(narrowed)
+    if row is None:
+        return f"No student was trained on both {real} and {synthetic}: there is no gap to see."
+    gap = f"{points(row['gap'])} points ({between((row['gap_low'], row['gap_high']))})"
+    if np.isnan(row["value"]):
+        return (
+            f"Without a teacher, students trained on {real} are more accurate than those trained "
+            f"on {synthetic} by {gap}: {_no_share(row)}"
+        )
+    text = (
+        f"Without a teacher, students trained on {synthetic} are less accurate than those trained "
+        f"on {real} by {gap}. Distillation on {synthetic} makes up for {_share(row)} of that gap"
+    )
+    if one is None or np.isnan(one["value"]):
+        return f"{text}."
+    change = tested[tested["reference"] == kd_effects.GAP_ALONE]
+    change = change[(change["metric"] == "accuracy") & (change["over"] == _EVERY)]
+    change = change[change["column"].str.startswith(f"{synthetic}/")]
+    sure = len(change) and _direction(change.iloc[0])
+    return (
+        f"{text}; where {real} students are distilled too, the gap is narrower by {_share(one)} "
+        f"({'resolved' if sure else 'not resolved'})."
+    )
+
+
+def _no_share(row) -> str:
+    """Why no share of a gap is given."""
+    if row["gap_high"] < 0:
+        return "synthetic faces train better here, so there is nothing to close."
+    return "this gap is not resolved, and no share of something that may be nothing can be given."
+
+
+def shares_table(closed: pd.DataFrame, narrowed: pd.DataFrame) -> pd.DataFrame:
+    """The gap and the shares of it, a row a group, as texts with 95 % intervals."""
+    rows = []
+    both = closed.merge(narrowed, on=["group", "metric"], suffixes=("", "_narrowed"))
+    for row in both.to_dict("records"):
+        other = {key: row[f"{key}_narrowed"] for key in ("value", "low", "high")}
+        ends = between((row["gap_low"], row["gap_high"]))
+        rows.append(
+            {
+                "accuracy of": "worst group" if row["metric"] == "worst" else row["group"],
+                "gap, points": f"{points(row['gap'])} ({ends})",
+                "made up for": _share(row),
+                "narrower by": _share(other),
+                "networks": row["networks"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _share(row) -> str:
+    if np.isnan(row["value"]):
+        return "not defined"
+    return f"{row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%})"
+
+
+def _of_all(table: pd.DataFrame):
+    found = table[(table["group"] == ALL) & (table["metric"] == "accuracy")]
+    return found.iloc[0] if len(found) else None
+
+
+def mixes(levels: pd.DataFrame, about: pd.DataFrame) -> pd.DataFrame:
+    """Own values of every share of synthetic faces, as `charts_tradeoff.mix_curves` draws them.
+
+    Parameters
+    ----------
+    levels : pandas.DataFrame
+        From `audit.grid.averages_by` "architecture": accuracy of all, and of the worst group.
+    about : pandas.DataFrame
+        From `kd_effects.students`; sets of other sizes (mix_equal_...) are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        panel, series (how taught), share, value, low, high; empty where no architecture has three
+        shares.
+    """
+    equal = about["training_set"].str.startswith(f"{kd_effects.SHARED}_")
+    share = about[~equal].drop_duplicates("set").set_index("set")["share"]
+    wanted = levels["metric"].isin(["accuracy", "worst"]) & (levels["group"] == ALL)
+    table = levels[wanted & levels["source"].isin(share.index)]
+    table = table.assign(share=table["source"].map(share))
+    enough = table.groupby("architecture")["share"].transform("nunique") >= 3
+    table = table[enough].sort_values(["architecture", "metric", "share"], kind="stable")
+    names = table["metric"].map({"accuracy": "accuracy", "worst": "the worst group's accuracy"})
+    return table.assign(
+        panel=names + ", " + table["architecture"],
+        series=table["precision"],
+        **table[["low", "high"]].clip(0, 1),
+    )
+
+
+def best_mix(table: pd.DataFrame) -> str:
+    """Say at which share of synthetic faces accuracy is highest (table of `mixes`)."""
+    lines = []
+    for (panel, series), part in table.groupby(["panel", "series"], sort=False):
+        best, worst = (part.loc[part["value"].agg(f)] for f in ("idxmax", "idxmin"))
+        lines.append(
+            f"- {panel}, {series}: highest at {best['share']:.0%} synthetic ({best['value']:.2%}), "
+            f"lowest at {worst['share']:.0%} ({worst['value']:.2%})."
+        )
+    return "\n".join(lines) or "No architecture was trained on three shares of synthetic faces."
+
+
+def sets_in_order(about: pd.DataFrame, share: float | None = None) -> list[str]:
+    """The training sets from real to synthetic; with a share, mixes of other shares left out."""
+    sets = about.drop_duplicates("set").sort_values(["share", "set"], kind="stable")
+    if share is not None:
+        mixed = sets["training_set"] == kd_effects.SHARED
+        sets = sets[~mixed | np.isclose(sets["share"], share)]
+    return list(sets["set"])
+
+
+def placed(order: Sequence[str]) -> Callable[[pd.Series], pd.Series]:
+    """A key that sorts a table by the place of its values in an order; others come last."""
+    place = {name: k for k, name in enumerate(order)}
+    return lambda values: values.map(place)
+
+
+# --- what is inherited, and what compression does ---
+
+
+def inherited(tested: pd.DataFrame, levels: pd.DataFrame, baseline: pd.DataFrame) -> str:
+    """Say how far errors of taught students are their teacher's, against two baselines.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `corrected_shares`.
+    levels, baseline : pandas.DataFrame
+        Averages over all networks of `kd_effects.with_teachers`, and of `with_other_seeds`.
+    """
+    lines = []
+    own, seeds = (_values(table, "shared") for table in (levels, baseline))
+    for row in tested.itertuples():
+        name = row.column.partition("/")[0]
+        if not np.isfinite(row.value):
+            lines.append(f"- {name}: not defined, since one of the two makes hardly any errors.")
+            continue
+        alone = own.get(f"{name}/{kd_effects.ALONE}", np.nan)
+        said = {1: "more", -1: "less", 0: "not resolvably otherwise"}[_direction(row._asdict())]
+        text = (
+            f"- {name}: errors are shared with the teacher {said} after distillation "
+            f"({own.get(row.column, np.nan):.0%} of what could be, alone {alone:.0%}; difference "
+            f"{_points(row._asdict())} points)"
+        )
+        if row.column in seeds:
+            text += f"; with the same student of another seed: {seeds[row.column]:.0%}"
+        lines.append(f"{text}.")
+    return "\n".join(lines)
+
+
+def corrected_shares(found: pd.DataFrame) -> pd.DataFrame:
+    """Add Holm's correction over training sets to differences of shared errors, of all groups."""
+    kept = found[(found["group"] == ALL) & (found["metric"] == "shared")]
+    kept = kept[kept["over"] == _EVERY].reset_index(drop=True)
+    return kept.assign(p_holm=testing.holm(kept["p"].to_numpy(float)))
+
+
+def _values(table: pd.DataFrame, metric: str) -> dict[str, float]:
+    kept = table[(table["metric"] == metric) & (table["group"] == ALL) & (table["over"] == _EVERY)]
+    return dict(zip(kept["column"], kept["value"], strict=True))
+
+
+def inherited_table(levels: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """What `kd_effects.agreements` has, of each comparison, a row a column, with 95 % intervals.
+
+    Parameters
+    ----------
+    levels : dict of str to pandas.DataFrame
+        What is compared with what, to averages over all networks.
+    """
+    rows = []
+    for name, table in levels.items():
+        kept = table[(table["group"] == ALL) & (table["over"] == _EVERY)]
+        for column, part in kept.groupby("column", sort=False):
+            texts = {
+                row.metric: f"{row.value:.2f} ({row.low:.2f} to {min(row.high, 1):.2f})"
+                if np.isfinite(row.value)
+                else "not defined"
+                for row in part.itertuples()
+            }
+            rows.append({"compared": name, "students": column} | texts)
+    return pd.DataFrame(rows, columns=["compared", "students", *kd_effects.INHERITED])
+
+
+def alike(tested: pd.DataFrame) -> str:
+    """Say in one sentence whether errors become the teacher's (table of `corrected_shares`)."""
+    ways = [_direction(row) for row in tested.to_dict("records")]
+    return (
+        "Beyond what their accuracies imply, distilled students share more errors with their "
+        f"teacher than those that learnt alone on {ways.count(1)} of {len(ways)} training sets, "
+        f"fewer on {ways.count(-1)}; not resolved: {ways.count(0)}."
+    )
+
+
+def least_alike(levels: pd.DataFrame) -> str:
+    """Say in which group taught students follow their teacher least (averages by group)."""
+    lines = []
+    kept = levels[(levels["metric"] == "agreement") & (levels["over"] == _EVERY)]
+    kept = kept[(kept["group"] != ALL) & (kept["precision"] != kd_effects.ALONE)]
+    for column, part in kept.groupby("column", sort=False):
+        low, high = (part.loc[part["value"].agg(f)] for f in ("idxmin", "idxmax"))
+        lines.append(
+            f"- {column}: decisions are the teacher's most often in group {high['group']} "
+            f"({high['value']:.1%}, {high['low']:.1%} to {min(high['high'], 1):.1%}), least often "
+            f"in group {low['group']} ({low['value']:.1%}, {low['low']:.1%} to "
+            f"{min(low['high'], 1):.1%})."
+        )
+    return "\n".join(lines)
+
+
+def protected(tested: pd.DataFrame) -> str:
+    """Say whether distilled students lose less when they are compressed, a line a variant.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `audit.grid.corrected`: drops of taught students less those of students that learnt
+        alone; positive where the taught lose less. Averages over all networks.
+    """
+    if tested.empty:
+        return "No student was compressed both with and without distillation."
+    lines = []
+    tested = tested[tested["over"] == _EVERY]
+    for name in charts.sort_variants(tested["precision"]):
+        rows = tested[tested["precision"] == name].set_index("metric")
+        told = [f"{findings.QUANTITIES[m]} {_sided(rows.loc[m])}" for m in ("accuracy", "worst")]
+        lines.append(f"- {name} ({findings.behind(rows)}): {'; '.join(told)}.")
+    return "\n".join(lines)
+
+
+def protection(tested: pd.DataFrame) -> str:
+    """Say in one sentence in which variants the worst group is spared (table as `protected`)."""
+    rows = tested[(tested["over"] == _EVERY) & (tested["metric"] == "worst")]
+    if rows.empty:
+        return protected(rows)
+    ways = {row["precision"]: _direction(row) for row in rows.to_dict("records")}
+    named = {way: [v for v in charts.sort_variants(ways) if ways[v] == way] for way in (1, -1, 0)}
+    return (
+        "Compressed, the worst group of distilled students loses less than that of students that "
+        f"learnt alone in {charts.listed(named[1])}, more in {charts.listed(named[-1])}; not "
+        f"resolved: {charts.listed(named[0])}."
+    )
+
+
+def _sided(row) -> str:
+    said = {1: "loses less after distillation", -1: "loses more after distillation"}
+    said = said.get(_direction(row), "no difference of losses is resolved")
+    return f"{said} ({_points(row, 2)} points)"
+
+
+# --- verdicts ---
+
+PAPER, COUNTER = verdicts.PAPER, "other studies"
+NETO, ATZORI, KORSHUNOV = "Neto et al. 2024", "Atzori et al. 2024", "Korshunov et al. 2025"
+
+
+class Evidence(NamedTuple):
+    """What claims are judged by.
+
+    `gain`, `gap` and `drop` are rows of `kd_effects` (gains on their sets; gaps; second differences
+    of drops), `about` the table of students.
+    """
+
+    gain: list[Row]
+    gap: list[Row]
+    drop: list[Row]
+    about: pd.DataFrame
+    people: int
+    taught: str
+    real: str
+    synthetic: str
+    share: float  # of synthetic faces in the mix that the paper singles out
+    margin: float  # a loss of accuracy that counts as little
+    spread_margin: float  # a fall of STD that counts as little
+
+
+def judge(evidence: Evidence) -> pd.DataFrame:
+    """Judge every claim on distillation and synthetic faces by these networks.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `claims.evaluate` has them: key, paper, said, where, rule, whose, the fields of
+        `verdicts.Finding`, and p_of.
+    """
+    rows = []
+    for claim in CLAIMS:
+        about = claim._asdict()
+        found = about.pop("judge")(evidence)
+        p_of = "" if np.isnan(found.p) else verdicts.null(claim.rule, found.verdict)
+        rows.append(about | found._asdict() | {"p_of": p_of})
+    return pd.DataFrame(rows)
+
+
+def _cells(
+    rows: list[Row],
+    e: Evidence,
+    metrics: Iterable[str],
+    *,
+    groups: bool = False,
+    on_sets: bool = False,
+) -> dict:
+    """(column, group, metric) -> Estimate over networks, of all together or of single groups."""
+    about = (kd_effects.networks_on_sets if on_sets else kd_effects.networks)(e.about)
+    kept = [row for row in rows if row.metric in metrics and (row.group != ALL) == groups]
+    keys = dict.fromkeys((row.column, row.group, row.metric) for row in kept)
+    found = {}
+    for key in keys:
+        of = [row for row in kept if (row.column, row.group, row.metric) == key]
+        estimate = kd_effects.average(of, about, e.people)
+        if np.isfinite(estimate.value):
+            found[key] = estimate
+    return found
+
+
+def _negative(cells: dict) -> list[Estimate]:
+    return [cell._replace(value=-cell.value) for cell in cells.values()]
+
+
+_NOTHING = "Nothing was run that could tell."
+
+
+def _every_group(e: Evidence) -> Finding:
+    cells = _cells(e.gain, e, ["accuracy"], groups=True)
+    if not cells:
+        return Finding(verdicts.NONE, _NOTHING, needed="students with and without distillation")
+    verdict, p = verdicts.harmless_rule(_negative(cells), 0.0)
+    least = min(cells, key=lambda key: cells[key].value)
+    row, name = cells[least], f"{least[1]} on {least[0].partition('/')[0]}"
+    up = sum(cell.value > 0 for cell in cells.values())
+    text = (
+        f"Accuracy is higher with distillation in {up} of {len(cells)} cells (a group of test "
+        f"people, a training set). The smallest change is that of {name}, "
+        f"{points(row.value, 2, sign=True)} points ({between(row.interval(), 2)}). The claim is on "
+        "all cells, so it stands or falls with the weakest: supported if a fall is excluded in "
+        "every one."
+    )
+    return _finding(verdict, text, row, p, "more trainings of each student, and more test people")
+
+
+def _lower_bias(e: Evidence) -> Finding:
+    cells = _cells(e.gain, e, SPREADS)
+    if not cells:
+        return Finding(verdicts.NONE, _NOTHING, needed="students with and without distillation")
+    verdict, p = verdicts.change_rule(_negative(cells))
+    std = {key: cell for key, cell in cells.items() if key[2] == "std"}
+    key = max(std, key=lambda k: abs(std[k].value))
+    row = std[key]
+    down = {m: [c.value < 0 for k, c in cells.items() if k[2] == m] for m in SPREADS}
+    text = (
+        f"With distillation STD is smaller on {sum(down['std'])} of {len(down['std'])} training "
+        f"sets, SER on {sum(down['ser'])} of {len(down['ser'])}. The largest change of STD, on "
+        f"{key[0].partition('/')[0]}, is {points(row.value, 2, sign=True)} points "
+        f"({between(row.interval(), 2)}). Where accuracy rises, noise alone makes STD fall and SER "
+        "rise a little."
+    )
+    return _finding(verdict, text, row, p, "more trainings, and more test people in every group")
+
+
+def _narrower(e: Evidence) -> Finding:
+    first = f"{e.synthetic}/{kd_effects.ALONE}"
+    gaps = {key[0]: cell for key, cell in _cells(e.gap, e, ["accuracy"]).items()}
+    change = kd_effects.against_alone(e.gap, e.taught)
+    change = kd_effects.picked(change, column=f"{e.synthetic}/{e.taught}")
+    found = list(_cells(change, e, ["accuracy"]).values())
+    if first not in gaps or not found:
+        needed = f"students on {e.real} and on {e.synthetic}, with and without distillation"
+        return Finding(verdicts.NONE, _NOTHING, needed=needed)
+    gap, row = gaps[first], found[0]
+    text = (
+        f"Students on {e.synthetic} less those on {e.real}: "
+        f"{points(gap.value, 2, sign=True)} points ({between(gap.interval(), 2)}) without a "
+        f"teacher, {points(gaps[f'{e.synthetic}/{e.taught}'].value, 2, sign=True)} with one. The "
+        f"change is {points(row.value, 2, sign=True)} points ({between(row.interval(), 2)})."
+    )
+    if gap.interval()[1] >= 0:
+        text += " Without a teacher no gap is resolved, so there is none to be narrowed."
+        return Finding(verdicts.OPEN, text, needed="a gap, or trainings enough to see it")
+    verdict, p = verdicts.change_rule(found)
+    return _finding(verdict, text, row, p, "more trainings of each student")
+
+
+def _mix_as_good(e: Evidence) -> Finding:
+    name = f"{kd_effects.SHARED} {e.share:.0%}/{e.taught}"
+    found = list(_cells(kd_effects.picked(e.gap, column=name), e, ["accuracy"]).values())
+    if not found:
+        needed = f"students on {kd_effects.SHARED} {e.share:.0%} and on {e.real}, distilled"
+        return Finding(verdicts.NONE, _NOTHING, needed=needed)
+    row = found[0]
+    verdict, p = verdicts.harmless_rule([row._replace(value=-row.value)], e.margin)
+    text = (
+        f"Distilled on {name.partition('/')[0]}, students are {points(row.value, 2, sign=True)} "
+        f"points from those distilled on {e.real} ({between(row.interval(), 2)}); a loss of up to "
+        f"{points(e.margin)} points counts as a match."
+    )
+    return _finding(verdict, text, row, p, "more trainings of each student")
+
+
+def _fairer(says: int) -> Callable[[Evidence], Finding]:
+    """Whether synthetic faces lower STD (says -1), or leave it or raise it (says 1)."""
+
+    def judged(e: Evidence) -> Finding:
+        alone = [row for row in e.gap if row.column.endswith(f"/{kd_effects.ALONE}")]
+        cells = _cells(alone, e, ["std"])
+        if not cells:
+            needed = f"students on {e.real} and on sets with synthetic faces, without a teacher"
+            return Finding(verdicts.NONE, _NOTHING, needed=needed)
+        if says < 0:
+            verdict, p = verdicts.change_rule(_negative(cells))
+        else:  # a fall of STD is what would speak against it
+            verdict, p = verdicts.harmless_rule(_negative(cells), e.spread_margin)
+        key = min(cells, key=lambda k: cells[k].value)
+        row = cells[key]
+        text = (
+            f"Without a teacher, STD is lower than that of students on {e.real} on "
+            f"{sum(cell.value < 0 for cell in cells.values())} of {len(cells)} sets with synthetic "
+            f"faces; it falls most, or rises least, on {key[0].partition('/')[0]}: "
+            f"{points(row.value, 2, sign=True)} points ({between(row.interval(), 2)})."
+        )
+        if says > 0:
+            text += f" A fall of up to {points(e.spread_margin, 2)} points counts as none."
+        return _finding(verdict, text, row, p, "more trainings, and more test people")
+
+    return judged
+
+
+def _protects(e: Evidence) -> Finding:
+    cells = _cells(kd_effects.on_sets(e.drop), e, ["worst"], on_sets=True)
+    if not cells:
+        return Finding(verdicts.NONE, _NOTHING, needed="compressed students")
+    verdict, p = verdicts.change_rule(list(cells.values()))
+    key = max(cells, key=lambda k: abs(cells[k].value))
+    row = cells[key]
+    text = (
+        "Change of the worst group's accuracy by compression, distilled less alone, over all "
+        f"students, in {len(cells)} ways to compress: the largest is that of "
+        f"{key[0].rpartition('/')[2]}, {points(row.value, 2, sign=True)} points "
+        f"({between(row.interval(), 2)}; positive: the distilled lose less)."
+    )
+    return _finding(verdict, text, row, p, "more trainings of each student")
+
+
+def _finding(verdict: str, text: str, row: Estimate, p: float, needed: str) -> Finding:
+    needed = needed if verdict == verdicts.OPEN else verdicts.ENOUGH
+    return Finding(verdict, text, row.value, *row.interval(), p, False, needed)
+
+
+CLAIMS = (
+    verdicts.Claim(
+        "every-group", NETO, "Distillation raises accuracy in every ethnic group",
+        f"{NETO}, abstract", verdicts.HARMLESS, _every_group,
+    ),
+    verdicts.Claim(
+        "lower-bias", NETO, "Distillation lowers bias (STD, SER)",
+        f"{NETO}, abstract", verdicts.CHANGE, _lower_bias,
+    ),
+    verdicts.Claim(
+        "narrower", NETO, "Distillation narrows the gap between real and synthetic training faces",
+        f"{NETO}, abstract", verdicts.CHANGE, _narrower,
+    ),
+    verdicts.Claim(
+        "mix", NETO, "A mix with a small share of synthetic faces, distilled, matches real faces",
+        f"{NETO}, abstract", verdicts.HARMLESS, _mix_as_good,
+    ),
+    verdicts.Claim(
+        "not-fairer", ATZORI, "Adding balanced synthetic faces leaves unfairness as it is or worse",
+        f"{ATZORI}, abstract", verdicts.HARMLESS, _fairer(1), COUNTER,
+    ),
+    verdicts.Claim(
+        "fairer", KORSHUNOV, "Some balanced synthetic sets can lower unfairness",
+        f"{KORSHUNOV}, abstract", verdicts.CHANGE, _fairer(-1), COUNTER,
+    ),
+    verdicts.Claim(
+        "protects", "this study", "Distilled students' worst group loses less when compressed",
+        "this chapter", verdicts.CHANGE, _protects, verdicts.QUESTION,
+    ),
+)  # fmt: skip
+
+
+# --- rows ---
+
+
+def _main(tested: pd.DataFrame, metric: str) -> dict:
+    """The average over all networks."""
+    kept = tested[(tested["over"] == _EVERY) & (tested["metric"] == metric)]
+    return kept.iloc[0].to_dict()
+
+
+def _direction(row) -> int:
+    """1 or -1 where a change is resolved after correction, 0 where it is not."""
+    sure = row["p_holm"] <= verdicts.ALPHA
+    return int(np.sign(row["value"])) if sure else 0
+
+
+def _points(row, digits: int = 1) -> str:
+    ends = between((row["low"], row["high"]), digits)
+    return f"{points(row['value'], digits, sign=True)} ({ends})"
+
+
+def _room(row) -> str:
+    low, high = (points(row[key], sign=True) for key in ("low", "high"))
+    return f"anything from {low} to {high} points"

@@ -1,0 +1,333 @@
+"""Sentences and verdicts on distillation: planted effects are found, missing runs are said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from studylib import (
+    charts,
+    charts_tradeoff,
+    claims,
+    errors,
+    kd_effects,
+    kd_findings,
+    runs,
+    verdicts,
+)
+from studylib.audit import grid
+from studylib.published import Estimate
+from tests.fixtures import kd_runs
+from tests.fixtures.kd_runs import KD
+
+ASKED = {"rule": "global_best_accuracy", "resamples": 200, "seed": 1}
+
+
+class Study:
+    """Everything that findings take, from made-up runs."""
+
+    def __init__(self, folder, **given):
+        kd_runs.write_runs(folder, **({"people": 40, "per_group": 400} | given))
+        found, teachers = (
+            runs.finished(folder, name, "quick") for name in ("kd_student", "kd_teacher")
+        )
+        self.about = kd_effects.students(found)
+        outcomes, self.teacher = kd_effects.join(found, self.about, teachers)
+        path = folder / "outcomes.parquet"
+        outcomes.to_parquet(path)
+        self.measured = kd_effects.read(path, self.about, **ASKED)
+        self.people = min(m.people for m in self.measured)
+        self.networks = kd_effects.networks(self.about)
+        self.on_sets = kd_effects.networks_on_sets(self.about)
+        self.levels = [row for m in self.measured for row in grid.levels(m)]
+        self.gain = kd_effects.gains(self.measured, [KD])
+        self.gap = kd_effects.gaps(self.measured, "real", ["alone", KD])
+        self.narrower = kd_effects.against_alone(self.gap, KD, kd_effects.GAP_ALONE)
+        drop = kd_effects.drops(path, self.about, ["w8a8", "w4a4"], **ASKED)
+        self.saved = kd_effects.against_alone(drop, KD)
+        known = kd_effects.teachers(path, self.teacher, **ASKED)
+        self.likeness = kd_effects.with_teachers(self.measured, self.about, self.teacher, known)
+        self.outcomes = outcomes
+
+    def averages(self, rows):
+        return grid.averages(rows, self.networks, self.people)
+
+    def corrected(self, rows):
+        return grid.corrected(grid.averages(kd_effects.on_sets(rows), self.on_sets, self.people))
+
+    def shares(self, rows):
+        gap = kd_effects.negated(kd_effects.picked(self.gap, column="synthetic/alone"))
+        gain = kd_effects.picked(rows, column=f"synthetic/{KD}")
+        return kd_effects.shares_closed(gain, gap, self.networks, self.people)
+
+    def evidence(self, **changed):
+        given = {"gain": self.gain, "gap": self.gap, "drop": self.saved, "about": self.about}
+        given |= {"people": self.people, "taught": KD, "real": "real", "synthetic": "synthetic"}
+        given |= {"share": 0.3, "margin": 0.01, "spread_margin": 0.0025}
+        return kd_findings.Evidence(**(given | changed))
+
+
+@pytest.fixture(scope="module")
+def helpful(tmp_path_factory):
+    """Distillation helps much, and most where students learn from synthetic faces."""
+    folder = tmp_path_factory.mktemp("helpful")
+    return Study(folder, gain=0.25, damage=0.2, kinds=("iresnet", "mobilefacenet"))
+
+
+@pytest.fixture(scope="module")
+def useless(tmp_path_factory):
+    """The same as without a teacher, but for what students see as their teacher does."""
+    return Study(tmp_path_factory.mktemp("useless"), gain=0.02, seeds=(0, 1))
+
+
+def test_how_many_seeds_stand_behind_it_is_said(helpful):
+    about = helpful.about
+    assert kd_findings.trainings(about).startswith("Each student was trained with 3 seed(s)")
+    some = about[(about["set"] != "real") | (about["training_seed"] == 0)]
+    assert "with 1 to 3 seed(s)" in kd_findings.trainings(some)
+    once = kd_findings.trainings(about[about["training_seed"] == 1])
+    assert "test people alone" in once
+
+
+def test_a_planted_gain_is_said(helpful):
+    tested = helpful.corrected(helpful.gain)
+    said = kd_findings.helped(tested)
+    assert said.startswith("Distillation raises the accuracy of these students: +")
+    assert "over 18 pairs of trainings" in said and "By architecture: iresnet +" in said
+    assert "not resolved" not in said
+    listed = kd_findings.gains(tested)
+    assert "- **All students** (18 networks): accuracy +" in listed
+    assert "- training set *synthetic* (6 networks): accuracy +" in listed
+    assert "all networks, accuracies: 2, some networks, accuracies: 10" in listed
+    levels = helpful.averages(helpful.levels)
+    assert kd_findings.why_not(tested, levels, 0.99) == ""
+
+
+def test_no_gain_is_said_with_what_it_leaves_open_and_why(useless):
+    tested = useless.corrected(useless.gain)
+    row = tested[(tested["over"] == "all networks") & (tested["metric"] == "accuracy")].iloc[0]
+    assert row["p_holm"] > 0.05
+    said = kd_findings.helped(tested)
+    assert "does not resolvably change the accuracy" in said and "By architecture" not in said
+    low, high = (verdicts.points(row[key], sign=True) for key in ("low", "high"))
+    assert f"leaves room for anything from {low} to {high} points" in said
+    levels = useless.averages(useless.levels)
+    best = levels[(levels["column"] == "real/alone") & (levels["group"] == "all")]
+    best = best.set_index("metric").loc["accuracy", "value"]
+    why = kd_findings.why_not(tested, levels, 0.99)
+    assert f"is 99.00%, that of the best students without it (real) {best:.2%}" in why
+    assert f"{verdicts.points(0.99 - best, sign=True)} points, is about" in why
+
+
+def test_groups_are_a_family_of_their_own(helpful):
+    found = grid.averages_by(
+        "trained_on", kd_effects.on_sets(helpful.gain), helpful.on_sets, helpful.people
+    )
+    kept = kd_findings.by_group(found)
+    assert len(kept) == 12 and (kept["tests"] == 12).all()
+    assert (kept["p_holm"] >= kept["p"]).all() and (kept["p_holm"] < 0.05).any()
+
+
+def test_figures_have_rows_in_the_order_of_sets(helpful):
+    tested = helpful.corrected(helpful.gain)
+    sets = kd_findings.sets_in_order(helpful.about, 0.3)
+    assert sets == ["real", "mix 30%", "synthetic"]
+    drawn = kd_findings.drawn(tested, setting="of", series="over", order=sets)
+    first = drawn[drawn["panel"] == "accuracy, points"]
+    assert list(first["setting"])[-3:] == sets and first["setting"].iloc[0] == "all"
+    value = tested.loc[(tested["of"] == "real") & (tested["metric"] == "worst"), "value"].iloc[0]
+    worst = drawn[(drawn["panel"] == "worst group, points") & (drawn["setting"] == "real")]
+    assert worst["value"].iloc[0] == pytest.approx(100 * value)
+    assert list(dict.fromkeys(drawn["panel"])) == [
+        "accuracy, points", "worst group, points", "STD, points", "SER",
+    ]  # fmt: skip
+
+
+def test_teachers_stand_in_every_panel_of_levels(helpful):
+    by_kind = grid.averages_by("architecture", helpful.levels, helpful.networks, helpful.people)
+    teacher = by_kind[by_kind["column"] == "real/alone"].head(6).assign(architecture="teacher")
+    pairs_of = helpful.outcomes.groupby("group").size()
+    shown = kd_findings.drawn_levels(by_kind, teacher, ["synthetic", "real"], pairs_of)
+    panels = shown.groupby("metric")["series"].agg(lambda s: list(dict.fromkeys(s)))
+    columns = [f"{name}, {how}" for name in ("synthetic", "real") for how in ("alone", KD)]
+    assert set(panels.index) == {"iresnet (3 networks)", "mobilefacenet (3 networks)"}
+    assert all(names == [*columns, "teacher"] for names in panels)
+    assert set(shown["group"]) == set("ABCD") and (shown["n"] == 400).all()
+    assert shown["high"].max() <= 1
+
+
+def test_a_gap_that_is_closed_is_said_with_its_share(helpful):
+    closed, narrowed = helpful.shares(helpful.gain), helpful.shares(helpful.narrower)
+    tested = grid.corrected(helpful.averages([*helpful.gap, *helpful.narrower]))
+    said = kd_findings.closing(tested, closed, narrowed, "synthetic", "real")
+    row = closed.iloc[0]
+    assert f"makes up for {row['value']:.0%} ({row['low']:.0%} to {row['high']:.0%})" in said
+    one = narrowed.iloc[0]
+    assert f"narrower by {one['value']:.0%}" in said
+    table = kd_findings.shares_table(closed, narrowed)
+    assert list(table["accuracy of"]) == ["all", *"ABCD", "worst group"]
+    assert (table["networks"] == 6).all()
+
+
+def _share(**changed):
+    row = {"group": "all", "metric": "accuracy", "value": np.nan, "low": np.nan, "high": np.nan}
+    row |= {"gap": 0.01, "gap_low": -0.01, "gap_high": 0.03, "networks": 3, "repeats": 2}
+    return pd.DataFrame([row | changed])
+
+
+def test_a_gap_that_is_not_there_has_no_share():
+    said = kd_findings.closing(None, _share(), _share(), "synthetic", "real")
+    assert "no share of something that may be nothing" in said and "by 1.0 points" in said
+    better = _share(gap=-0.02, gap_low=-0.03, gap_high=-0.01)
+    said = kd_findings.closing(None, better, better, "synthetic", "real")
+    assert "synthetic faces train better here" in said
+    table = kd_findings.shares_table(_share(), _share())
+    assert table.loc[0, ["made up for", "narrower by"]].tolist() == ["not defined"] * 2
+    none = _share().iloc[:0]
+    said = kd_findings.closing(None, none, none, "synthetic", "real")
+    assert said == "No student was trained on both real and synthetic: there is no gap to see."
+    known = _share(value=0.4, low=0.1, high=0.8)
+    said = kd_findings.closing(None, known, none, "synthetic", "real")
+    assert said.endswith("makes up for 40% (10% to 80%) of that gap.")
+
+
+def test_a_sweep_needs_three_shares_of_equally_large_sets(tmp_path):
+    sets = kd_runs.SETS | {"mix half": (0.5, 0.0), "mix_equal_ids": (0.3, 0.0)}
+    study = Study(tmp_path, sets=sets, seeds=(0,), people=20, per_group=200)
+    by_kind = grid.averages_by("architecture", study.levels, study.networks, study.people)
+    mixed = kd_findings.mixes(by_kind, study.about)
+    part = mixed[(mixed["panel"] == "accuracy, iresnet") & (mixed["series"] == "alone")]
+    assert part["share"].tolist() == [0.0, 0.3, 0.5, 1.0]
+    best = part.loc[part["value"].idxmax()]
+    said = kd_findings.best_mix(mixed)
+    assert f"- accuracy, iresnet, alone: highest at {best['share']:.0%} synthetic" in said
+    assert kd_findings.sets_in_order(study.about, 0.5) == [
+        "real", "mix_equal_ids", "mix 50%", "synthetic",
+    ]  # fmt: skip
+    every = kd_findings.sets_in_order(study.about)
+    assert every == ["real", "mix 30%", "mix_equal_ids", "mix 50%", "synthetic"]
+    two = study.about[study.about["set"].isin(["real", "synthetic"])]
+    few = kd_findings.mixes(by_kind[by_kind["source"].isin(two["set"])], two)
+    assert few.empty and "No architecture" in kd_findings.best_mix(few)
+    chart = charts_tradeoff.mix_curves(mixed, source="made up", marked=0.3).to_dict()
+    assert "dashed: 30% synthetic" in chart["description"]
+    assert (
+        f"accuracy, iresnet alone 50% synthetic: {100 * part['value'].iloc[2]:.3g} %"
+        in (chart["description"])
+    )
+    bars = pd.DataFrame(next(iter(chart["datasets"].values())))
+    here = bars[(bars["panel"] == "accuracy, iresnet") & (bars["share"] == 0.3)]
+    assert here["at"].mean() == pytest.approx(0.3) and here["at"].nunique() == 2
+    with pytest.raises(errors.ParameterError) as caught:
+        charts_tradeoff.mix_curves(mixed.drop(columns="share"), source="", marked=0.3)
+    assert str(caught.value) == errors.CHART_COLUMNS.format(chart="mix_curves", missing="share")
+
+
+def test_what_is_inherited_is_said_against_its_baselines(helpful):
+    shared = kd_findings.corrected_shares(
+        helpful.averages(kd_effects.against_alone(helpful.likeness, KD))
+    )
+    assert len(shared) == 3 and (shared["p_holm"] >= shared["p"]).all()
+    own = helpful.averages(helpful.likeness)
+    seeds = helpful.averages(kd_effects.with_other_seeds(helpful.measured, helpful.about))
+    order = shared["column"].str.partition("/")[0].tolist()
+    sure = shared.assign(p_holm=[0.001, 0.001, 0.9], value=[0.1, -0.1, 0.1], low=-0.2, high=0.2)
+    said = kd_findings.inherited(sure, own, seeds).split("\n")
+    for line, name, way in zip(said, order, ("more", "less", "not resolvably"), strict=True):
+        value, alone, other = (
+            table.query("over == 'all networks' and group == 'all' and metric == 'shared'")
+            .set_index("column")
+            .loc[f"{name}/{how}", "value"]
+            for table, how in ((own, KD), (own, "alone"), (seeds, KD))
+        )
+        assert line.startswith(f"- {name}: errors are shared with the teacher {way}")
+        assert f"({value:.0%} of what could be, alone {alone:.0%};" in line
+        assert line.endswith(f"with the same student of another seed: {other:.0%}.")
+    unknown = kd_findings.inherited(sure.assign(value=np.nan), own, seeds)
+    assert unknown.count("not defined, since one of the two makes hardly any errors") == 3
+    assert "alone on 1 of 3 training sets, fewer on 1; not resolved: 1." in kd_findings.alike(sure)
+    table = kd_findings.inherited_table({"teacher": own, "seed": seeds})
+    assert len(table) == 12 and set(table["compared"]) == {"teacher", "seed"}
+    assert kd_findings.least_alike(own).count("least often in group") == 3
+
+
+def test_what_protects_the_worst_group_is_said(helpful, useless):
+    tested = helpful.corrected(helpful.saved)
+    said = kd_findings.protected(tested)
+    assert "w4a4 (18 networks): " in said and "worst group loses less after distillation" in said
+    assert kd_findings.protection(tested) == (
+        "Compressed, the worst group of distilled students loses less than that of students that "
+        "learnt alone in w4a4, more in nothing; not resolved: w8a8."
+    )
+    none = useless.corrected([])
+    assert kd_findings.protection(none) == kd_findings.protected(none)
+    assert "No student was compressed" in kd_findings.protected(none)
+
+
+def test_other_losses_are_listed_with_what_they_are_compared_with(helpful):
+    tested = helpful.corrected(helpful.gain)
+    said = kd_findings.other_losses(tested)
+    assert said.startswith(f"- {KD} less alone (18 networks): accuracy +")
+    assert "STD" not in said
+    assert "Nothing else was taught" in kd_findings.other_losses(tested.iloc[:0])
+
+
+# --- verdicts ---
+
+
+def test_planted_effects_get_their_verdicts(helpful):
+    judged = kd_findings.judge(helpful.evidence()).set_index("key")
+    assert judged.loc["every-group", "verdict"] == verdicts.SUPPORTED
+    assert "in 12 of 12 cells" in judged.loc["every-group", "evidence"]
+    assert judged.loc["mix", "verdict"] in (verdicts.OPEN, verdicts.CONTRADICTED)
+    assert judged.loc["protects", "verdict"] == verdicts.SUPPORTED
+    assert (
+        "in 2 ways to compress: the largest is that of w4a4" in judged.loc["protects", "evidence"]
+    )
+    assert judged.loc["narrower", "p_of"] == "no change in any figure"
+    assert (judged["evidence"].str.len() > 50).all()
+    told = claims.told(judged.reset_index(), *judged.index)
+    assert "(other studies; Atzori et al. 2024, abstract)" in told and "nan" not in told
+    assert claims.tally(judged.reset_index()).startswith("- **the paper** (4): ")
+
+
+def test_claims_without_runs_are_marked_so(helpful):
+    bare = helpful.evidence(gain=[], gap=[], drop=[])
+    judged = kd_findings.judge(bare)
+    assert set(judged["verdict"]) == {verdicts.NONE}
+    assert (judged["p_of"] == "").all() and (judged["needed"].str.len() > 10).all()
+    other = kd_findings.judge(helpful.evidence(share=0.5)).set_index("key")
+    assert other.loc["mix", "verdict"] == verdicts.NONE
+    assert other.loc["mix", "needed"] == "students on mix 50% and on real, distilled"
+
+
+def test_the_rules_of_the_verdicts(monkeypatch, helpful):
+    """Each claim under estimates known beforehand: sure, sure the other way, and not sure."""
+
+    def cells(value, se):
+        def made(rows, e, metrics, **asked):
+            metric = "std" if "std" in metrics else next(iter(metrics))
+            of = Estimate(value, se**2, 0.0, 1e6)
+            names = [f"synthetic/{KD}", "synthetic/alone"]
+            return {(name, "all", metric): of for name in names}
+
+        return made
+
+    verdict = {}
+    for name, value, se in (("up", 0.05, 0.001), ("down", -0.05, 0.001), ("open", 0.001, 0.02)):
+        monkeypatch.setattr(kd_findings, "_cells", cells(value, se))
+        judged = kd_findings.judge(helpful.evidence())
+        verdict[name] = judged.set_index("key")["verdict"]
+    up, down = verdict["up"], verdict["down"]
+    assert set(verdict["open"]) == {verdicts.OPEN}
+    for key in ("every-group", "mix", "protects", "not-fairer"):
+        assert (up[key], down[key]) == (verdicts.SUPPORTED, verdicts.CONTRADICTED)
+    for key in ("lower-bias", "fairer"):  # STD that rises speaks against them
+        assert (up[key], down[key]) == (verdicts.CONTRADICTED, verdicts.SUPPORTED)
+    assert up["narrower"] == verdicts.OPEN  # synthetic faces train better: nothing to narrow
+    assert down["narrower"] == verdicts.CONTRADICTED  # a gap, and wider with a teacher
+
+
+def test_variants_are_named_from_fine_to_coarse(helpful):
+    names = [line.split(" ")[1] for line in
+             kd_findings.protected(helpful.corrected(helpful.saved)).split("\n")]  # fmt: skip
+    assert names == charts.sort_variants(["w4a4", "w8a8"])
