@@ -23,6 +23,12 @@ LONDON = Path(
     os.environ.get("STUDYLIB_LONDON", Path(__file__).parents[2] / "shared" / "data" / "london")
 )
 
+LFW = Path(
+    os.environ.get(
+        "STUDYLIB_LFW", Path(__file__).parents[2] / "shared" / "data" / "lfw_gray_112.zip"
+    )
+)
+
 RFW_SCORES = Path(
     os.environ.get(
         "STUDYLIB_RFW_SCORES",
@@ -48,6 +54,14 @@ def london_root() -> Path:
     if not LONDON.is_dir():
         pytest.skip(f"no London set in {LONDON}: name its folder in STUDYLIB_LONDON")
     return LONDON
+
+
+@pytest.fixture(scope="session")
+def lfw_root() -> Path:
+    """LFW's people: a folder of `lfw_people`'s layouts, or a zip file."""
+    if not LFW.exists():
+        pytest.skip(f"no LFW people in {LFW}: name their folder or zip file in STUDYLIB_LFW")
+    return LFW
 
 
 @pytest.fixture

@@ -122,6 +122,25 @@ ENTRIES = _entries(
         reader="studylib.datasets.london",
     ),
     Entry(
+        name="lfw_people",
+        title="Labeled Faces in the Wild, people by name",
+        kind="faces",
+        tier="open",
+        licence="Press photographs, public for research; nothing is copied, and the book does not "
+        "show them",
+        showable=False,
+        citation="Huang, Ramesh, Berg and Learned-Miller, Labeled faces in the wild, University of "
+        "Massachusetts Amherst technical report 07-49, 2007",
+        get="Let scikit-learn fetch it (sklearn.datasets.fetch_lfw_people(), where its mirror can "
+        "be reached) and pass its data folder, ~/scikit_learn_data, as data_root; or bring a "
+        "folder or a zip file of Name/Name_0001.jpg, where pictures of 112 x 112 px count as "
+        "aligned already",
+        labels="None: 5,749 people by name, most of them with one picture; well-known people of "
+        "around 2002 as newspapers showed them, no sample of any population",
+        size_mb=0.0,
+        reader="studylib.datasets.lfw_people",
+    ),
+    Entry(
         name="folder",
         title="Your own pictures",
         kind="faces",

@@ -20,7 +20,7 @@ from studylib.runs import Finished, Record, project_root
 
 RECORD = "record.json"
 # Parameters that name a place on somebody's machine.
-PLACES = ("data_root", "results_dir")
+PLACES = ("data_root", "real_root", "group_root", "teachers_dir", "results_dir")
 _LEFT_OUT = ("platform",)
 
 

@@ -24,7 +24,7 @@ def test_orl_with_a_missing_picture_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["londn", "sface"])
 def test_unknown_data_set(name):
     with pytest.raises(
-        errors.DataError, match=f"no data set named '{name}'. Known: ckplus, .*folder, london"
+        errors.DataError, match=f"no data set named '{name}'. Known: ckplus, .*folder, lfw_people, london"
     ):
         datasets.read(name)
 

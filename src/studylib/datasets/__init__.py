@@ -66,7 +66,12 @@ def read(name: str, root: str | Path | None = None) -> Photos:
 
 
 def load(
-    name: str, root: str | Path | None = None, *, most: int | None = None, seed: int = 0
+    name: str,
+    root: str | Path | None = None,
+    *,
+    most: int | None = None,
+    per_person: int | None = None,
+    seed: int = 0,
 ) -> tuple[Faces, list[str]]:
     """Read and align a data set: its faces at 112 x 112, and the items without a face.
 
@@ -76,6 +81,8 @@ def load(
         As `read` takes them.
     most : int, optional
         Read only so many pictures of a larger set, drawn without replacement; all by default.
+    per_person : int, optional
+        Of nobody more than so many pictures, drawn likewise; all by default.
     seed : int
         Of that draw.
 
@@ -84,22 +91,26 @@ def load(
     DataError
         As `read`, and if a picture is broken or too many show no face.
     ParameterError
-        If most is below 1.
+        If most or per_person is below 1.
     """
     photos = read(name, root)
-    if most is not None:
-        photos = _drawn(photos, most, seed)
+    if most is not None or per_person is not None:
+        photos = _drawn(photos, most, per_person, seed)
     aligned = getattr(_reader(_entry(name)), "aligned", None)
     if aligned and aligned(photos):
         return align.resize_all(photos, align.SIZE, grey=False), []
     return align.align(photos)
 
 
-def _drawn(photos: Photos, most: int, seed: int) -> Photos:
-    """Draw at most so many pictures, kept in the order of the set."""
-    errors.at_least(1, most=most)
-    order = np.random.default_rng(seed).permutation(len(photos))[:most]
-    table = photos.table.iloc[np.sort(order)].reset_index(drop=True)
+def _drawn(photos: Photos, most: int | None, per_person: int | None, seed: int) -> Photos:
+    """Draw at most so many pictures, of all and of each person, kept in the order of the set."""
+    asked = {"most": most, "per_person": per_person}
+    errors.at_least(1, **{name: n for name, n in asked.items() if n is not None})
+    order = np.random.default_rng(seed).permutation(len(photos))
+    if per_person is not None:
+        place = photos.table.iloc[order].groupby("subject", observed=True).cumcount()
+        order = order[place.to_numpy() < per_person]
+    table = photos.table.iloc[np.sort(order[:most])].reset_index(drop=True)
     return dataclasses.replace(photos, table=table)
 
 
@@ -372,8 +383,9 @@ def _find(name: str, root: str | Path | None, kind: str) -> tuple[ModuleType, Pa
         raise errors.DataError(errors.NEEDS_ROOT.format(name=name, get=entry.get))
     if root is not None:
         root = Path(root).expanduser()
-        # A verification set may be one file.
-        if not (root.is_dir() or (kind == "pairs" and root.is_file())):
+        # A verification set may be one file, and so may a set whose reader opens an archive.
+        file = kind == "pairs" or getattr(reader, "ARCHIVE", False)
+        if not (root.is_dir() or (file and root.is_file())):
             raise errors.DataError(
                 errors.MISSING_ROOT.format(root=root, name=name, layout=reader.LAYOUT)
             )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from studylib import align, errors
 from studylib.datasets import identities, tables
-from studylib.faces import Photos
+from studylib.faces import Photos, stored
 
 CROPPED = False
 LAYOUT = "pictures (jpg, png) at any depth"
@@ -35,9 +35,9 @@ def aligned(photos: Photos) -> bool:
     return all(_size(path) == (align.SIZE, align.SIZE) for path in photos.table["path"])
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with Image.open(stored(path)) as image:
             return image.size
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
         raise errors.DataError(

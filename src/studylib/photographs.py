@@ -1,0 +1,446 @@
+"""Photographs of real people against generated faces: what does a student learn from either?
+
+A generated face shows nobody, and shows nobody twice, so no label says which faces are of one
+person: a network can learn from such faces only by copying another network's embeddings. Students
+are therefore taught by a teacher alone, on as many photographs, generated faces, or some of both,
+and judged on people whom none of them has seen.
+
+Two sources of chance are in every interval, as in `audit.grid`: other test people, and other seeds
+of the training.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from studylib import align, errors, recognition
+from studylib.audit import grid
+from studylib.faces import Faces
+from studylib.metrics import testing, thresholds, uncertainty, verification
+from studylib.published import Estimate
+from studylib.verdicts import between, p_text, points
+
+TEACHER, UNTRAINED = "teacher", "untrained"
+SETS = ("real", "generated", "mix")
+# What is asked: the first minus the second.
+AMONG_SETS = (("generated", "real"), ("mix", "real"), ("mix", "generated"))
+BESIDE_TEACHER = tuple((name, TEACHER) for name in SETS)
+EVERYBODY = "everybody"
+FEWEST = 4  # of three people, every ninth resample holds a single one, and so no impostor
+CEILING = 0.999  # above it next to nothing is wrong, and resamples of nothing tell nothing
+ACCURACY, AUC = "accuracy, 10 folds", "AUC, all pairs"
+
+
+def greyed(faces: Faces, size: int = align.SIZE) -> Faces:
+    """Faces without colour, on three equal channels: uint8 (N, 3, size, size).
+
+    Brightness has the weights of ITU-R BT.601; what is grey already keeps its values at its own
+    size.
+    """
+    pictures = faces.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
+    grey = [align.resize(picture, size=size, grey=True) for picture in pictures]
+    return Faces(torch.stack(grey).expand(-1, 3, -1, -1).contiguous(), faces.table, faces.origin)
+
+
+def pool(
+    real: Faces, generated: Faces, share: float, seed: int
+) -> tuple[Faces, dict[str, np.ndarray]]:
+    """Faces to teach with, and three sets of equally many of them.
+
+    Parameters
+    ----------
+    real, generated : Faces
+        Of one size; N of each are drawn, as many as the smaller of the two has.
+    share : float
+        Of generated faces in the mix, which takes its faces from the two other sets.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    faces : Faces
+        The 2 N faces, photographs first, with `item`, `subject` and `domain`.
+    chosen : dict of str to numpy.ndarray
+        "real", "generated", "mix" -> int64 (N,), positions in `faces`.
+
+    Raises
+    ------
+    ParameterError
+        A share that leaves one of the two out of the mix.
+    """
+    n = min(len(real), len(generated))
+    of_mix = round(share * n)
+    if not 0 < of_mix < n:
+        raise errors.ParameterError(errors.BAD_SHARE.format(what="synthetic_share", value=share))
+    parts = real.sample(n, seed), generated.sample(n, seed)
+    tables = [
+        part.table[["item", "subject"]].assign(domain=domain)
+        for part, domain in zip(parts, ("real", "synthetic"), strict=True)
+    ]
+    images = torch.cat([part.images for part in parts])
+    both = Faces(images, pd.concat(tables, ignore_index=True), real.origin)
+    first, second = (np.random.default_rng([seed, k]).permutation(n) + k * n for k in (0, 1))
+    mix = np.sort(np.concatenate([first[: n - of_mix], second[:of_mix]]))
+    return both, {"real": np.arange(n), "generated": np.arange(n, 2 * n), "mix": mix}
+
+
+def repeated(faces: Faces) -> Faces:
+    """Faces of the people who have at least two."""
+    counts = faces.table.groupby("subject", observed=True)["item"].transform("size")
+    return faces.take((counts > 1).to_numpy())
+
+
+def pairs_of_people(faces: Faces, n: int, seed: int) -> pd.DataFrame:
+    """Verification pairs in ten folds of different people, half of them genuine.
+
+    See `recognition.pairs_within_groups`; here everybody is in one group, which is not named.
+    """
+    alike = Faces(faces.images, faces.table.assign(group=EVERYBODY), faces.origin)
+    pairs = recognition.pairs_within_groups(alike, per_group=n, seed=seed)
+    return pairs.drop(columns="group")
+
+
+def closeness(rows: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Mean cosine of a student's embeddings and the teacher's: unit rows (N, D) of the same faces.
+
+    Examples
+    --------
+    >>> closeness(torch.eye(2), torch.eye(2).flip(0))
+    0.0
+    """
+    return float((rows * wanted).sum(1).mean())
+
+
+class Judged(NamedTuple):
+    """How every network does on one group of a test, in the set and in resamples of its people.
+
+    `drawn.variants` are the networks: a set and a seed ("mix-0"), or the teacher alone.
+    """
+
+    test: str
+    group: str
+    metric: str
+    people: int
+    pairs: int
+    least: float  # half the width of an interval where all networks are above `CEILING`
+    drawn: uncertainty.Resampled
+
+
+def folded(
+    test: str, table: pd.DataFrame, networks: list[str], *, resamples: int, seed: int
+) -> Judged:
+    """Accuracy on pairs in ten folds, each judged by a threshold that suits the nine others.
+
+    Thresholds are held while people are resampled.
+
+    Parameters
+    ----------
+    test : str
+        What the test is called.
+    table : pandas.DataFrame
+        Outcomes in the order of their folds: genuine, subject_a, subject_b, score_<network>.
+    networks : list of str
+        The networks.
+    resamples, seed : int
+        Resamples of people, and their seed.
+    """
+    genuine = table["genuine"].to_numpy(bool)
+    alike = np.zeros(len(table), np.int64)
+    scores = (table[f"score_{name}"].to_numpy() for name in networks)
+    found = [thresholds.decide("per_group_10fold", one, genuine, alike).accepted for one in scores]
+    right = np.stack([*(one == genuine for one in found), np.ones(len(table), bool)], 1)
+    a, b, names = uncertainty.subject_codes(table["subject_a"], table["subject_b"])
+    sums = uncertainty.cluster_sums(right, a, b, resamples=resamples, seed=seed)  # (R, S + 1)
+    values = np.concatenate([right.mean(0)[None, :-1], sums[:, :-1] / sums[:, -1:]]).T
+    drawn = uncertainty.Resampled(networks, [ACCURACY], values[:, None], int(genuine.sum()))
+    least = float(uncertainty.wilson(0, len(table))[1])
+    return Judged(test, EVERYBODY, ACCURACY, len(names), len(table), least, drawn)
+
+
+def by_group(
+    test: str,
+    table: pd.DataFrame,
+    column: str | None,
+    networks: list[str],
+    *,
+    fewest: int,
+    resamples: int,
+    seed: int,
+) -> list[Judged]:
+    """AUC over all pairs, and over those within each group of at least `fewest` people.
+
+    The AUC is how often a pair of one person scores above a pair of two. It needs no threshold,
+    which some ten genuine pairs could not find. Above `CEILING` the least half-width is Wilson's
+    bound (1927) for no event among the genuine pairs.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Outcomes with <column>_a and <column>_b.
+    column : str or None
+        The group column; None: everybody alone.
+
+    Raises
+    ------
+    ParameterError
+        If fewest is below `FEWEST`.
+    """
+    errors.at_least(FEWEST, fewest=fewest)
+    parts = {EVERYBODY: table}
+    if column is not None:
+        a, b = (table[f"{column}_{side}"].astype(str) for side in "ab")
+        parts |= {name: table[(a == name) & (b == name)] for name in sorted(a.unique())}
+    found = []
+    for k, (group, part) in enumerate(parts.items()):
+        people = len(uncertainty.subject_codes(part["subject_a"], part["subject_b"])[2])
+        if part["genuine"].nunique() < 2 or (group != EVERYBODY and people < fewest):
+            continue
+        # a seed each: people of two groups are drawn apart
+        given = {"resamples": resamples, "seed": seed + k}
+        drawn = uncertainty.resample(part, networks, {AUC: verification.auc}, **given)
+        full = float(uncertainty.wilson(0, drawn.n_genuine)[1])
+        found.append(Judged(test, group, AUC, people, len(part), full, drawn))
+    return found
+
+
+def levels(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
+    """How good each set's students are on average over seeds, and the teacher.
+
+    Returns
+    -------
+    pandas.DataFrame
+        test, group, metric, set, networks, people, pairs, value, low, high (95 %).
+    """
+    rows = []
+    for test in tests:
+        for name in (TEACHER, *SETS, UNTRAINED):
+            found, networks = _average(test, name, None, seeds)
+            about = {"test": test.test, "group": test.group, "metric": test.metric, "set": name}
+            about |= {"networks": networks, "people": test.people, "pairs": test.pairs}
+            rows.append(about | _numbers(found, 0.0, 1.0))
+    return pd.DataFrame(rows)
+
+
+def contrasts(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
+    """What the sets differ in, each by itself and against the teacher, paired by pair and seed.
+
+    Holm's correction counts the comparisons of one family: those of a test among sets, or with the
+    teacher, over everybody; or over all its groups.
+
+    Returns
+    -------
+    pandas.DataFrame
+        test, group, metric, one, other, people, value (one minus other), low, high (95 %), p,
+        family, tests (its size), p_holm.
+    """
+    rows = []
+    for test in tests:
+        for kind, asked in (("sets", AMONG_SETS), ("teacher", BESIDE_TEACHER)):
+            over = EVERYBODY if test.group == EVERYBODY else "groups"
+            for one, other in asked:
+                found, _ = _average(test, one, other, seeds)
+                about = {"test": test.test, "group": test.group, "metric": test.metric}
+                about |= {"one": one, "other": other, "people": test.people}
+                family = f"{test.test}, {over}, {kind}"
+                rows.append(about | _numbers(found, -1.0, 1.0) | _tested(found, family))
+    return _corrected(pd.DataFrame(rows))
+
+
+def between_groups(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
+    """Whether a difference of two sets is another one in a group than in the largest group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `contrasts`, with `beside`, the largest group; empty with fewer than two groups.
+    """
+    groups = [test for test in tests if test.group != EVERYBODY]
+    if len(groups) < 2:
+        return pd.DataFrame(columns=["group", "beside", "one", "other", "p_holm"])
+    largest = max(groups, key=lambda test: test.people)
+    rows = []
+    for test in groups:
+        for one, other in AMONG_SETS if test is not largest else ():
+            found, _ = _average(test, one, other, seeds, beside=largest)
+            about = {"test": test.test, "group": test.group, "metric": test.metric}
+            about |= {"beside": largest.group, "one": one, "other": other, "people": test.people}
+            family = f"{test.test}, between groups"
+            rows.append(about | _numbers(found, -2.0, 2.0) | _tested(found, family))
+    return _corrected(pd.DataFrame(rows))
+
+
+def _average(
+    test: Judged, one: str, other: str | None, seeds: list[int], beside: Judged | None = None
+) -> tuple[Estimate, int]:
+    """Average a set's value, or its difference from another's, over seeds; and of how many."""
+    rows = []
+    for seed in seeds if one != TEACHER else seeds[:1]:
+        values = _values(test, one, other, seed)
+        if beside is not None:
+            values = values - _values(beside, one, other, seed)
+        levels = [_values(test, name, None, seed)[0] for name in (one, other) if name]
+        least = test.least if min(levels) > CEILING else 0.0
+        rows.append(grid.Row(str(seed), one, other or "", "", "", values[0], values[1:], least))
+    people = test.people if beside is None else min(test.people, beside.people)
+    return grid.estimate(rows, np.zeros(len(rows)), people)[0], len(rows)
+
+
+def _values(test: Judged, one: str, other: str | None, seed: int) -> np.ndarray:
+    """A network's metric, or a difference, in the set and in resamples: (1 + R,)."""
+    drawn = test.drawn
+    values = drawn.values[drawn.variants.index(_network(one, seed)), 0]
+    if other is None:
+        return values
+    return values - drawn.values[drawn.variants.index(_network(other, seed)), 0]
+
+
+def _network(name: str, seed: int) -> str:
+    return name if name == TEACHER else f"{name}-{seed}"
+
+
+def _numbers(found: Estimate, least: float, most: float) -> dict[str, float]:
+    low, high = found.interval()
+    return {"value": found.value, "low": max(low, least), "high": min(high, most)}
+
+
+def _tested(found: Estimate, family: str) -> dict:
+    return {"p": found.p(), "family": family}
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    by = table.groupby("family")["p"]
+    return table.assign(
+        tests=by.transform("count").astype(int),
+        p_holm=by.transform(lambda p: testing.holm(p.to_numpy(float))).astype(float),
+    )
+
+
+def figure(compared: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Differences among the sets as `charts_tradeoff.gaps` draws them; `names` are the tests'."""
+    among = compared[compared["other"] != TEACHER]
+    return pd.DataFrame(
+        {
+            "panel": [f"{row.one} minus {row.other}" for row in among.itertuples()],
+            "setting": [_where(row, names) for row in among.itertuples()],
+            "method": among["metric"].to_numpy(),
+            **{name: among[name].to_numpy() for name in ("value", "low", "high")},
+        }
+    )
+
+
+def shown(table: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
+    """Levels as `charts_fairness.group_intervals` draws them, a group a set of faces."""
+    panels = [f"{row.metric}; {_where(row, names)}" for row in table.itertuples()]
+    return table.assign(
+        series="students and teacher", metric=panels, group=table["set"], n=table["pairs"]
+    )
+
+
+def findings(
+    level: pd.DataFrame,
+    compared: pd.DataFrame,
+    apart: pd.DataFrame,
+    names: dict[str, str],
+    margin: float,
+) -> str:
+    """What the tables of `levels`, `contrasts` and `between_groups` say, as Markdown.
+
+    Parameters
+    ----------
+    names : dict of str to str
+        Test -> what it is called.
+    margin : float
+        A loss up to which one set counts as no worse than another, a fraction.
+    """
+    lines = []
+    for test, called in names.items():
+        every = (compared["test"] == test) & (compared["group"] == EVERYBODY)
+        part = compared[every].set_index(["one", "other"])
+        own = level[(level["test"] == test) & (level["group"] == EVERYBODY)].set_index("set")
+        lines += [
+            f"- **{called}** ({own['metric'].iloc[0]}; {own['people'].iloc[0]} people). "
+            + f"Teacher {_percent(own.loc[TEACHER])}; students taught on photographs "
+            + f"{_percent(own.loc['real'])}, on generated faces {_percent(own.loc['generated'])}, "
+            + f"on the mix {_percent(own.loc['mix'])}; untrained {_percent(own.loc[UNTRAINED])}.",
+            *_worthless(own),
+            f"  - The synthetic gap, {_gap(part.loc[('generated', 'real')])}",
+            f"  - {_no_worse(part.loc[('mix', 'real')], margin)}",
+        ]
+        lines += _of_groups(compared[(compared["test"] == test) & ~every], apart)
+    return "\n".join(lines)
+
+
+def _worthless(own: pd.DataFrame) -> list[str]:
+    """Warn where a test asks for nothing that has to be learnt."""
+    worst = own.loc[list(SETS), "value"].idxmin()
+    if own.loc[UNTRAINED, "value"] < own.loc[worst, "value"]:
+        return []
+    called = {"real": "photographs", "generated": "generated faces", "mix": "the mix"}[worst]
+    return [
+        f"  - An untrained network of the same shape does no worse than those taught on {called}: "
+        "what they learnt hardly shows in this test."
+    ]
+
+
+def _where(row, names: dict[str, str]) -> str:
+    called = names.get(row.test, row.test)
+    return called if row.group == EVERYBODY else f"{called}: {row.group}"
+
+
+def _percent(row) -> str:
+    return f"{points(row['value'])} % ({points(row['low'])} to {points(row['high'])})"
+
+
+def _change(row) -> str:
+    return (
+        f"{points(row['value'], sign=True)} points "
+        f"({between((row['low'], row['high']))}; p = {p_text(row['p_holm'])} after Holm's "
+        f"correction in a family of {row['tests']})"
+    )
+
+
+def _gap(row) -> str:
+    said = f"generated faces minus as many photographs, is {_change(row)}: "
+    if row["p_holm"] >= 0.05:
+        return said + "not resolved, so it may be smaller or larger, or none."
+    if row["value"] < 0:
+        return said + "it is there, and the teacher's embeddings do not close it."
+    return said + "here the generated faces teach more."
+
+
+def _no_worse(row, margin: float) -> str:
+    said = f"The mix minus photographs alone is {_change(row)}. That a mix does as well with a "
+    if row["low"] > -margin:
+        verdict = "supported"
+    else:
+        verdict = "contradicted" if row["high"] < -margin else "not resolved"
+    allowed = f"allowing a loss of {points(margin)} points"
+    return f"{said}teacher is **{verdict}** by these students and pictures ({allowed})."
+
+
+def _of_groups(compared: pd.DataFrame, apart: pd.DataFrame) -> list[str]:
+    gaps = compared[(compared["one"] == "generated") & (compared["other"] == "real")]
+    if gaps.empty:
+        return []
+    clear = gaps[gaps["p_holm"] < 0.05]
+    said = ", ".join(
+        f"{row.group} {points(row.value, sign=True)} ({between((row.low, row.high))}; "
+        f"{row.people} people)"
+        for row in gaps.itertuples()
+    )
+    lines = [
+        f"  - The gap by group, in points: {said}. After Holm's correction it is resolved in "
+        f"{len(clear)} of {len(gaps)} groups."
+    ]
+    other = apart[(apart["one"] == "generated") & (apart["other"] == "real")]
+    if len(other):
+        differing = other.loc[other["p_holm"] < 0.05, "group"].tolist()
+        lines.append(
+            f"  - It is another gap than in the largest group ({other['beside'].iloc[0]}) "
+            + (f"in: {', '.join(differing)}." if differing else "in no group that can be told.")
+        )
+    return lines
