@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -218,3 +220,26 @@ def test_a_dropout_is_a_fraction():
     with pytest.raises(errors.ParameterError) as caught:
         tiny(dropout=1.5)
     assert str(caught.value) == errors.NOT_A_FRACTION.format(what="dropout", value=1.5)
+
+
+def test_a_narrow_network_picks_pixels_before_its_strided_shortcut_and_computes_the_same():
+    narrow = tiny(size=48).eval()
+    shortcut = narrow.stage1[0].shortcut
+    assert [name for name, _ in shortcut.named_children()] == ["pick", "conv", "norm"]
+    x = torch.randn(2, 8, 47, 47, generator=torch.Generator().manual_seed(0))
+    strided = F.conv2d(x, shortcut.conv.weight, stride=2)
+    torch.testing.assert_close(shortcut.conv(shortcut.pick(x)), strided)
+
+
+def test_a_narrow_network_trains_channels_last():
+    # in a process of its own: the strided convolution crashes here
+    code = (
+        "import torch; from studylib import models\n"
+        "net = models.iresnet((1, 1, 1, 1), width=0.125, size=48, embedding=16, seed=0).train()\n"
+        "x = torch.randint(0, 256, (16, 3, 48, 48), dtype=torch.uint8)\n"
+        "x = x.contiguous(memory_format=torch.channels_last)\n"
+        "for _ in range(20): net(x).square().mean().backward()\n"
+        "print('trained')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "trained\n", done.stderr

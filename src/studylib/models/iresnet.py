@@ -30,13 +30,16 @@ import torch
 from torch import nn
 
 from studylib import errors
-from studylib.layers import Add
+from studylib.layers import Add, Every
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 DROPOUT = {BLOCKS[18]: 0.4, BLOCKS[50]: 0.4}  # none in the others
 CHANNELS = (64, 128, 256, 512)  # of the four stages; the stem has as many as the first
 SMALLEST = 32  # px, so that 2 x 2 values a channel are left after four halvings
 _MOST_BLOCKS = 200
+# The gradient of a strided 1 x 1 convolution of fewer channels, last in memory, writes beyond its
+# workspace (oneDNN's issue 6035, torch 2.13): narrow networks pick the pixels first instead.
+_SAFE = 16
 _SPREAD = 0.1  # standard deviation of a fresh convolution's weights
 
 
@@ -186,8 +189,11 @@ def _stem(c_out: int) -> nn.Sequential:
 
 
 def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))
+    if c_in >= _SAFE:
+        conv = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
+        return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(c_out)))
+    conv = nn.Conv2d(c_in, c_out, 1, bias=False)
+    return nn.Sequential(OrderedDict(pick=Every(stride), conv=conv, norm=nn.BatchNorm2d(c_out)))
 
 
 def _initialise(model: nn.Module, seed: int | None) -> None:
