@@ -1,20 +1,67 @@
-# One rule per run of study.yml. `study run` calls this; by hand: snakemake --cores 2
-#   --config profile=smoke        another profile than quick
-#   --config threads=4            threads per run (default 1: runs side by side, not threads)
-#   --executor slurm --jobs 8     on a cluster, with Snakemake's plugin for it (not tested here)
+# One rule per experiment or report of study.yml, one job per run. `study run` calls this; by hand:
+#   snakemake --cores 2           the quick profile, two notebooks at a time
+#     --config profile=smoke      another profile than quick
+#     --config threads=4          threads per run (default 1: runs side by side, not threads)
+#     --config group=8            eight runs of an experiment in one job, one after another
+#     --profile profiles/slurm --jobs 8     on a cluster, eight jobs at a time
 # Whether a run is done is decided by studylib.plan. Snakemake sees it through an empty file in the
-# run's folder whose name holds the fingerprint of parameters, notebook and library.
+# folder of a job's first run, whose name holds a hash of what its runs are made from: parameters,
+# notebook and library.
+import hashlib
 import sys
+from itertools import groupby
 from pathlib import Path
 
-from studylib import plan
+from studylib import plan, runs
 
 ROOT = Path(workflow.basedir)
-PROFILE = config.get("profile", "quick")
-ONLY = str(config.get("jobs", "")).split(",") if "jobs" in config else None
-FORCE = "--force" if config.get("force") else ""
-JOBS = [j for j in plan.load(ROOT / plan.FILE).jobs(PROFILE) if ONLY is None or j.id in ONLY]
-STAMPS = {j.folder: j.folder / f".made-from-{plan.fingerprint(j)}" for j in JOBS}
+FORCE = ["--force"] if config.get("force") else []
+GROUP = int(config.get("group", 1))
+ONLY = set(config["jobs"]) if "jobs" in config else None
+CODE = runs.code_hashes()
+WHOLE = plan.load(ROOT / plan.FILE).jobs(config.get("profile", "quick"))
+WANTED = [job for job in WHOLE if ONLY is None or job.id in ONLY]
+SHARES = {}  # the first run's ID: the runs that share its job
+for experiment, found in groupby(WANTED, key=lambda job: job.experiment):
+    members = list(found)
+    for i in range(0, len(members), GROUP):
+        SHARES[members[i].id] = members[i : i + GROUP]
+
+
+def stamp(first):
+    made_from = "".join(plan.fingerprint(job, CODE) for job in SHARES[first])
+    return f"{first}/.made-from-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
+
+
+STAMPS = {job.folder: made for first in SHARES for made in [stamp(first)] for job in SHARES[first]}
+
+
+def needs(experiment):
+    """What a job reads: notebook, files of the project, and the runs made before it."""
+
+    def of(wildcards):
+        members = SHARES[f"{experiment}/{wildcards.first}"]
+        files = [path for job in members for path in (job.notebook, *job.files)]
+        made = [STAMPS[f] for job in members for f in job.inputs if f in STAMPS]
+        return list(dict.fromkeys([*map(str, files), *made]))
+
+    return of
+
+
+def words(experiment):
+    """What `studylib.execute` is told of a job."""
+
+    def of(wildcards):
+        members = SHARES[f"{experiment}/{wildcards.first}"]
+        return ["--profile", members[0].profile, *FORCE, experiment, *(j.name for j in members)]
+
+    return of
+
+
+def resources(job):
+    """What a cluster is asked for: study.yml's word, above it that of `study run`."""
+    alone = {"slurm_extra": "--exclusive"} if job.alone else {}
+    return alone | job.resources | config.get("resources", {})
 
 
 workdir: ROOT / "runs"
@@ -22,28 +69,32 @@ workdir: ROOT / "runs"
 
 rule all:
     input:
-        list(STAMPS.values()),
+        sorted(set(STAMPS.values())),
 
 
-for job in JOBS:
+for experiment, found in groupby(WANTED, key=lambda job: job.experiment):
+    job = next(found)
 
     rule:
         name:
-            f"{job.experiment}_{job.name}".replace("-", "_")
+            experiment.replace("-", "_")
         input:
-            notebook=job.notebook,
-            runs=[STAMPS[folder] for folder in job.inputs if folder in STAMPS],
-            files=job.files,
+            needs(experiment),
         output:
-            touch(STAMPS[job.folder]),
+            touch(experiment + "/{first}/.made-from-{hash}"),
+        wildcard_constraints:
+            first="[^/]+",
+            hash="[0-9a-f]+",
         params:
             python=sys.executable,
             root=ROOT,
-            words=f"--profile {job.profile} {job.experiment} {job.name} {FORCE}",
+            words=words(experiment),
         # A chapter that needs no runs may be the longest job of all: it must not be left to the end.
         priority: int(job.name == job.profile and not job.inputs)
         # A job that takes times holds all cores, so that nothing runs beside it.
         threads: (workflow.cores if job.alone else None) or int(config.get("threads", 1))
+        resources:
+            **resources(job),
         shell:
             "{params.python:q} -m studylib.execute --project {params.root:q}"
-            " --threads {threads} {params.words}"
+            " --threads {threads} {params.words:q}"

@@ -1,5 +1,7 @@
+import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,7 +74,7 @@ def test_failed_run_is_reported(root):
     assert process.returncode == 2
     assert "tiny/smoke-bad failed. notebooks/tiny.ipynb (tiny/smoke-bad) stopped at cell" in err
     assert "the picture cat.png cannot be read" in err
-    assert "tiny_report/smoke was not run." in err
+    assert "tiny_report/smoke was not run: it reads tiny/smoke-bad." in err
     assert err.endswith("study: " + errors.RUNS_FAILED.format(failed=1, total=2) + "\n")
     assert "Traceback" not in err
 
@@ -93,12 +95,35 @@ def test_interrupt_is_calm_and_leaves_nothing_running(root):
 
 def test_dry_run_says_why(root, capsys):
     assert cli.main(["run", "tiny_report", "--profile", "smoke", "--dry-run"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
+    said = capsys.readouterr().out.splitlines()
+    assert said[:4] == [
         "0 of 3 runs are done, 3 to make:",
         "  tiny/smoke-plain (missing)",
         "  tiny/smoke-slow (missing)",
         "  tiny_report/smoke (missing)",
     ]
+    assert said[-1] == (
+        "In all about 0 s of work, 0 s with 1 at a time, and 0.0 MB of disk without the 3 of which "
+        "nothing is known."
+    )
+
+
+def test_dry_run_tells_time_and_disk(root, capsys, monkeypatch):
+    """From the runs of another seed: 40 s and 30 s, which two jobs can share; then the report."""
+    monkeypatch.setenv("COLUMNS", "160")
+    jobs = plan.load(root / "study.yml").jobs("smoke")
+    for job, seconds in zip(jobs, (40.0, 30.0, 5.0), strict=True):
+        job.folder.mkdir(parents=True)
+        (job.folder / "table.parquet").write_bytes(bytes(2_000_000))
+        known = {"parameters": plan.effective(job), "profile": "smoke", "wall_seconds": seconds}
+        known |= {"cpu": runs.cpu_name(), "device": "cpu", "threads": 1}
+        runs.write_record(job.folder, {"schema": 1, "outcomes_sha256": None} | known
+                          | {"notebook_sha256": "", "code": {}, "inputs": {}})  # fmt: skip
+    assert cli.main(["run", "--profile", "smoke", "--dry-run", "--jobs", "2"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"tiny/smoke-slow +30 s +2\.0 MB +measured here: tiny/smoke-slow on", said)
+    total = "In all about 75 s of work, 45 s with 2 at a time, and 6.0 MB of disk."
+    assert said.splitlines()[-1] == total
 
 
 def test_unknown_parameter_is_found_before_anything_runs(root, capsys):
@@ -268,9 +293,86 @@ def test_threads_share_the_cores(root, monkeypatch):
     monkeypatch.setattr(cli, "_cores", lambda: 8)
     loaded = plan.load(root / "study.yml")
     args = cli._parser().parse_args(["run", "--profile", "smoke", "--jobs", "3"])
-    words = cli._snakemake(loaded, loaded.jobs("smoke"), args)
+    words = cli._snakemake(loaded, loaded.jobs("smoke"), args, root / "plan.json")
     assert words[words.index("--cores") + 1] == "6"
-    assert "threads=2" in words
+    assert json.loads((root / "plan.json").read_text())["threads"] == 2
+
+
+def test_what_a_cluster_is_asked_for(root):
+    """One processor a run; the words of `study run` above study.yml's; the executor's profile."""
+    loaded = plan.load(root / "study.yml")
+    words = ["run", "--executor", "slurm", "--jobs", "9", "--partition", "gpu", "--gpus", "2"]
+    args = cli._parser().parse_args([*words, "--time", "2h", "--group", "4", "--profile", "smoke"])
+    made = cli._snakemake(loaded, loaded.jobs("smoke"), args, root / "plan.json")
+    assert made[made.index("--executor") :] == [
+        *("--executor", "slurm", "--jobs", "9", "--profile", str(root / "profiles" / "slurm")),
+    ]
+    assert json.loads((root / "plan.json").read_text()) == {
+        "profile": "smoke",
+        "threads": 1,
+        "jobs": ["tiny/smoke-plain", "tiny/smoke-slow", "tiny_report/smoke"],
+        "force": False,
+        "group": 4,
+        "resources": {"slurm_partition": "gpu", "gpu": 2, "runtime": "2h"},
+    }
+
+
+def test_resources_and_groups_reach_snakemake(root):
+    """Its own plan: what study.yml asks for, a word of `study run` above it, runs in one job."""
+    (root / "study.yml").write_text(
+        project.STUDY.replace("    runs:\n", "    resources: {mem_mb: 900, gpu: 1}\n    runs:\n")
+        + "    alone: true\n"
+    )
+    config = {"profile": "smoke", "group": 2, "resources": {"gpu": 2}}
+    (root / "asked.json").write_text(json.dumps(config))
+    words = ("--snakefile", "Snakefile", "--cores", "2", "--configfile", "asked.json", "-n", "-p")
+    command = [sys.executable, "-m", "snakemake", *words]
+    planned = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+    _, tiny, report, *_ = planned.split("\nrule ")
+    assert tiny.startswith("tiny:") and "mem_mb=900" in tiny and "gpu=2" in tiny
+    assert "--profile smoke tiny smoke-plain smoke-slow" in tiny
+    assert report.startswith("tiny_report:") and "slurm_extra=--exclusive" in report
+
+
+def test_an_executor_that_is_not_installed(root, capsys):
+    assert cli.main(["run", "--profile", "smoke", "--executor", "moon"]) == 2
+    package = "snakemake-executor-plugin-moon"
+    message = errors.NO_EXECUTOR.format(name="moon", package=package)
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+def test_a_clusters_words_need_an_executor(root, capsys):
+    assert cli.main(["run", "--profile", "smoke", "--mem", "8GB", "--gpus", "1", "--dry-run"]) == 2
+    message = errors.ONLY_ON_CLUSTER.format(flags="--gpus, --mem")
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+def test_the_slurm_executor_is_an_extra_of_this_package(root, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["run", "--profile", "smoke", "--executor", "slurm"]) == 2
+    assert "Install it: pip install 'studylib[cluster]'" in capsys.readouterr().err
+
+
+def test_what_a_cluster_refused_is_told(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(
+        "[now]\nError in rule tiny:\n    message: sbatch failed. It said 'no such partition\n"
+        "sbatch: error: refused'.\n    sbatch call:\n        sbatch x\nAt least one failed.\n"
+    )
+    told = "sbatch failed. It said 'no such partition sbatch: error: refused'."
+    assert cli._snakemake_said(log) == told
+    log.write_text("first\n  last line \n")
+    assert cli._snakemake_said(log) == "last line"
+
+
+def test_a_long_sweep_shows_what_moves(root):
+    jobs = plan.load(root / "study.yml").jobs("smoke")[:1] * 30
+    watched = [cli.Watched(job) for job in jobs]
+    watched[3].kind, watched[4].kind, watched[5].kind = "running", "failed", "done"
+    table = cli._progress_table(watched)
+    assert table.row_count == 2
+    assert table.caption == "27 waiting, 1 running, 1 failed, 1 done"
+    assert cli._progress_table(watched[:6]).row_count == 6
 
 
 def test_watched_tells_this_attempt_from_an_earlier_one(root):
@@ -299,8 +401,8 @@ def test_a_report_that_runs_alone_takes_all_cores(root):
     command = [sys.executable, "-m", "snakemake", *words]
     planned = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     held = {job.split(":")[0].strip(): "threads: 3" in job for job in planned.split("rule ")[1:]}
-    assert [name for name, all_of_them in held.items() if all_of_them] == ["tiny_report_smoke"]
-    assert held.keys() == {"all", "tiny_smoke_plain", "tiny_smoke_slow", "tiny_report_smoke"}
+    assert [name for name, all_of_them in held.items() if all_of_them] == ["tiny_report"]
+    assert held.keys() == {"all", "tiny", "tiny_report"}
 
 
 def finished_run(folder, **parameters):

@@ -105,8 +105,10 @@ def test_failing_cell_is_named_with_its_reason(quick, capfd):
         notebook="notebooks/tiny.ipynb",
         run="tiny/full-bad",
         cell=5,
+        line='if mode == "bad":',
         reason="the picture cat.png cannot be read",
         partial=partial,
+        log="runs/tiny/.full-bad.failed/kernel.log",
     )
     assert "cat.png" in (bad.root / partial).read_text()
     assert plan.state(bad) == plan.State("failed", (str(caught.value),))
@@ -116,7 +118,7 @@ def test_failing_cell_is_named_with_its_reason(quick, capfd):
 
 def test_dead_kernel(quick):
     dead = quick.job("full", "tiny", "full-dead")
-    with pytest.raises(errors.RunError, match=r"stopped at cell In \[5\] without an answer"):
+    with pytest.raises(errors.RunError, match=r"In \[5\], 'if mode == .bad.:', without an answer"):
         execute.execute(dead)
     assert hidden(dead) == {"lock", "failed"}
 

@@ -367,3 +367,92 @@ def test_a_report_may_ask_to_run_alone(study, root):
         plan.load(root / "study.yml")
     problem = "alone of report tiny_report must be true or false"
     assert str(caught.value) == errors.BAD_PLAN.format(file=root / "study.yml", problem=problem)
+
+
+GRID = """
+  students:
+    title: A grid of runs
+    notebook: notebooks/tiny.ipynb
+    grid:
+      - student: {small: {n: 2}, large: {n: 6}}
+        taught: {alone: {}, kd: {mode: {run: tiny/plain, file: weights.safetensors}}}
+        seed: {0: {seed: 0}, 1: {seed: 1}}
+      - sweep: {p30: {seconds: 0.3}, p70: {seconds: 0.7}}
+    runs:
+      by-name: {n: 3}
+    profiles:
+      smoke: {runs: ["small-*-1", "p?0", by-name]}
+"""
+
+
+def with_grid(folder, old="", new=""):
+    assert old in GRID
+    above, below, reports = project.STUDY.partition("reports:")
+    return project.make(folder, above.rstrip() + GRID.replace(old, new) + below + reports)
+
+
+def test_a_grid_gives_a_run_for_each_combination(tmp_path):
+    root = with_grid(tmp_path / "grid")
+    study = plan.load(root / "study.yml")
+    jobs = {job.name: job for job in study.jobs("full", ["students"])[4:]}
+    assert list(jobs) == [
+        *(f"full-{s}-{t}-{i}" for s in ("small", "large") for t in ("alone", "kd") for i in "01"),
+        *("full-p30", "full-p70", "full-by-name"),
+    ]
+    assert jobs["full-large-alone-1"].parameters == {"n": 6, "seed": 1}
+    weights = "runs/tiny/full-plain/weights.safetensors"
+    assert jobs["full-small-kd-0"].parameters == {"n": 2, "mode": weights, "seed": 0}
+    assert jobs["full-small-kd-0"].inputs == (root / "runs" / "tiny" / "full-plain",)
+    assert jobs["full-p70"].parameters == {"seconds": 0.7}
+
+
+def test_a_profile_chooses_runs_by_patterns(tmp_path):
+    study = plan.load(with_grid(tmp_path / "grid") / "study.yml")
+    jobs = [job for job in study.jobs("smoke", ["students"]) if job.experiment == "students"]
+    names = ["small-alone-1", "small-kd-1", "p30", "p70", "by-name"]
+    assert [job.name for job in jobs] == [f"smoke-{name}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("small-*-1", "tiny-*", "Unknown run 'tiny-*'. Choose one of: small-alone-0"),
+        ("by-name: {n: 3}", "p30: {}", "experiment students has two runs named p30"),
+        ("p30: {seconds: 0.3}", "a b: {}", "'a b' cannot be the name of a folder"),
+        ("p30: {seconds: 0.3}", "p30: 3", "p30 of the axis sweep of experiment students"),
+        ("{alone: {}, kd: ", "{alone: {n: 1}, kd: ", "small-alone-0: two axes of the grid set n"),
+        ("- sweep: ", "- sweep: {}\n        none: ", "axis sweep in the grid of experiment stud"),
+        ("- sweep: ", "- ", "seconds of the axis p30 of experiment students must be a mapping"),
+        ("- student: ", "- none\n      - student: ", "each entry of the grid of experiment"),
+    ],
+)  # fmt: skip
+def test_bad_grid(tmp_path, old, new, message):
+    root = with_grid(tmp_path / "grid", old, new)
+    with pytest.raises(errors.ParameterError) as caught:
+        plan.load(root / "study.yml")
+    assert message in str(caught.value)
+
+
+def test_resources_of_an_experiment_a_profile_and_a_report(root):
+    (root / "study.yml").write_text(
+        project.STUDY.replace(
+            "    runs:\n", "    resources: {gpu: 1, mem: 8GB}\n    runs:\n", 1
+        ).replace("smoke: {runs:", "smoke: {resources: {mem: 2GB}, runs:")
+        + "    resources: {runtime: 30}\n"
+    )
+    study = plan.load(root / "study.yml")
+    assert study.jobs("full")[0].resources == {"gpu": 1, "mem": "8GB"}
+    assert study.jobs("smoke")[0].resources == {"gpu": 1, "mem": "2GB"}
+    assert study.jobs("smoke")[-1].resources == {"runtime": 30}
+    for bad in ("{gpu: [1]}", "{gpu: true}", "{a b: 1}"):
+        (root / "study.yml").write_text(f"{project.STUDY}    resources: {bad}\n")
+        with pytest.raises(errors.ParameterError, match="must be a whole number or a text"):
+            plan.load(root / "study.yml")
+
+
+def test_a_message_about_many_runs_is_short(tmp_path):
+    seeds = ", ".join(f"{i}: {{seed: {i}}}" for i in range(100))
+    root = with_grid(tmp_path / "grid", "0: {seed: 0}, 1: {seed: 1}", seeds)
+    study = plan.load(root / "study.yml")
+    with pytest.raises(errors.ParameterError, match=r"\.\.\. \(403 in all\)\.$"):
+        study.job("full", "students", "full-none")

@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -23,9 +26,18 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Column, Table
 
-from studylib import errors, plan, runs
+from studylib import attempts, errors, plan, runs
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
+_ASKED = {  # the words that ask a cluster for something, and Snakemake's names of it
+    "--partition": "slurm_partition",
+    "--account": "slurm_account",
+    "--gpus": "gpu",
+    "--mem": "mem",
+    "--time": "runtime",
+}
+_CANCEL = 30  # seconds in which an interrupted Snakemake may take back a cluster's jobs
+_ROWS = 20  # of the moving table; a longer sweep shows what is not waiting or done
 _MARKS = {
     "done": "[green]done[/]",
     "stale": "[yellow]stale[/]",
@@ -118,7 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=_count, default=1, metavar="N", help="notebooks at a time (default: 1)"
     )
     run.add_argument("--force", action="store_true", help="make finished runs again")
-    run.add_argument("--dry-run", action="store_true", help="only say what would be run, and why")
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only say what would be run and why, and about how long and how much disk it takes",
+    )
+    _cluster_flags(run)
 
     book = _command(commands, "book", _book, "build the book from the finished runs")
     _profile_flag(book, "quick")
@@ -164,6 +181,25 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     return parser
+
+
+def _cluster_flags(run: argparse.ArgumentParser) -> None:
+    """Add what a cluster is asked for; these words stand above study.yml's and the profile's."""
+    cluster = run.add_argument_group(
+        "on a cluster",
+        "By Snakemake's executors, whose options stand in profiles/NAME/config.yaml. The study's "
+        "folder must be on a file system that every node has.",
+    )
+    cluster.add_argument("--executor", metavar="NAME", help="slurm, cluster-generic, ...")
+    cluster.add_argument("--partition", dest="slurm_partition", metavar="NAME", help="SLURM's")
+    cluster.add_argument("--account", dest="slurm_account", metavar="NAME", help="SLURM's")
+    cluster.add_argument("--gpus", dest="gpu", type=_count, metavar="N", help="of each job")
+    cluster.add_argument("--mem", metavar="SIZE", help="of each job, e.g. 8GB")
+    cluster.add_argument("--time", dest="runtime", metavar="TIME", help="of each job, e.g. 2h")
+    cluster.add_argument(
+        "--group", type=_count, default=1, metavar="N",
+        help="runs of one experiment that share a job, one after another (default: 1)",
+    )  # fmt: skip
 
 
 def _audit_flags(audit: argparse.ArgumentParser) -> None:
@@ -452,7 +488,8 @@ def _status(args) -> int:
     """Show the state of every run."""
     study = _load(args)
     profiles = [args.profile] if args.profile else list(study.profiles)
-    rows = [_status_row(job) for profile in profiles for job in study.jobs(profile)]
+    code = runs.code_hashes()
+    rows = [_status_row(job, code) for profile in profiles for job in study.jobs(profile)]
     if args.json:
         return _print_json(rows)
     table = Table(_name("run"), "state", "made", "time", "machine", Column("why", overflow="fold"))
@@ -465,8 +502,8 @@ def _status(args) -> int:
     return DONE
 
 
-def _status_row(job: plan.Job) -> dict:
-    now = plan.state(job)
+def _status_row(job: plan.Job, code: dict[str, str]) -> dict:
+    now = plan.state(job, code)
     record = runs.read_record(job.folder) or {}
     on_cpu = record.get("device") == "cpu"
     return {
@@ -496,6 +533,7 @@ def _book(args) -> int:
 def _run(args) -> int:
     """Find what is to be run, hand it to Snakemake, and show how it goes."""
     study = _load(args)
+    _check_executor(args)
     jobs = study.jobs(args.profile, args.experiments)
     for job in jobs:
         plan.check(job)
@@ -505,9 +543,32 @@ def _run(args) -> int:
     for job, now in chosen:
         why = f": {'; '.join(now.reasons)}" if now.reasons else ""
         print(f"  {job.id} ({'forced' if now.kind == 'done' else now.kind}{why})")
-    if args.dry_run or not chosen:
-        return DONE
-    return _make(study, [job for job, _ in chosen], args)
+    wanted = [job for job, _ in chosen]
+    if args.dry_run and wanted:
+        print(_budget(wanted, args.jobs))
+    return DONE if args.dry_run or not wanted else _make(study, wanted, args)
+
+
+def _budget(jobs: list[plan.Job], n: int) -> str:
+    """Say what jobs take, each and in all: one after the other, and `n` at a time."""
+    from studylib import cost
+
+    costs = cost.estimates(jobs)
+    total = cost.budget(jobs, costs, n)
+    table = Table(_name("run"), "time", "disk", Column("known from", overflow="fold"), box=None)
+    for job, one in zip(jobs, costs, strict=True):
+        known = f"{one.basis}: {one.source}"
+        table.add_row(job.id, cost.span(one.seconds), _megabytes(one.bytes), known)
+    Console().print(table)
+    aside = f" without the {total['unknown']} of which nothing is known" if total["unknown"] else ""
+    return (
+        f"In all about {cost.span(total['work_seconds'])} of work, {cost.span(total['seconds'])} "
+        f"with {n} at a time, and {_megabytes(total['bytes'])} of disk{aside}."
+    )
+
+
+def _megabytes(size: float) -> str:
+    return "unknown" if math.isnan(size) else f"{size / 1e6:,.1f} MB"
 
 
 def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
@@ -520,7 +581,8 @@ def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
     watched, stop = [Watched(job) for job in jobs], threading.Event()
     try:
         lock = FileLock(study.runs_dir / ".lock", timeout=0)
-        with lock, _noted(stop), _child(study, jobs, args, log) as child:
+        command = _snakemake(study, jobs, args, log.with_suffix(".json"))
+        with lock, _noted(stop), _child(command, log, remote=bool(args.executor)) as child:
             _watch(child, watched, stop)
     except Timeout:
         raise errors.RunError(errors.LOCKED.format(folder=study.runs_dir)) from None
@@ -528,14 +590,17 @@ def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
 
 
 @contextlib.contextmanager
-def _child(study: plan.Plan, jobs: list[plan.Job], args, log: Path) -> Iterator[subprocess.Popen]:
+def _child(command: list[str], log: Path, remote: bool) -> Iterator[subprocess.Popen]:
     """Start Snakemake, and leave nothing of it running whichever way the block ends."""
     with open(log, "wb") as output:
-        command = _snakemake(study, jobs, args)
         child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     try:
         yield child
     finally:
+        if remote and child.poll() is None:  # only Snakemake can take jobs back from a cluster
+            child.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_CANCEL)
         _kill_tree(child)
 
 
@@ -551,20 +616,56 @@ def _noted(stop: threading.Event) -> Iterator[None]:
             signal.signal(one, handler)
 
 
-def _snakemake(study: plan.Plan, jobs: list[plan.Job], args) -> list[str]:
-    """Return the command that makes just these jobs.
+def _snakemake(study: plan.Plan, jobs: list[plan.Job], args, file: Path) -> list[str]:
+    """Return the command that makes just these jobs, which a file names: they may be thousands.
 
-    The cores are shared out as threads. Snakemake's own lock is left aside because ours is held,
-    and its bookkeeping goes below runs/.
+    Here the cores are shared out as threads; on a cluster a run gets one. Snakemake's own lock is
+    left aside because ours is held, and its bookkeeping goes below runs/.
     """
-    threads = max(1, _cores() // args.jobs)
+    threads = 1 if args.executor else max(1, _cores() // args.jobs)
+    _write_json(
+        file,
+        {
+            "profile": args.profile,
+            "threads": threads,
+            "jobs": [job.id for job in jobs],
+            "force": args.force,
+            "group": args.group,
+            "resources": {k: getattr(args, k) for k in _ASKED.values() if getattr(args, k)},
+        },
+    )
     words = [sys.executable, "-m", "snakemake", "--snakefile", study.root / "Snakefile"]
-    words += ["--directory", study.runs_dir, "--cores", threads * args.jobs]
+    words += ["--directory", study.runs_dir, "--configfile", file]
     words += ["--nolock", "--rerun-incomplete", "--keep-going", "--forceall", "--nocolor"]
-    words += ["--config", f"profile={args.profile}", f"threads={threads}"]
-    words += [f"jobs={','.join(job.id for job in jobs)}"]
-    words += ["force=1"] if args.force else []
+    words += _on_cluster(study, args) if args.executor else ["--cores", threads * args.jobs]
     return [str(word) for word in words]
+
+
+def _on_cluster(study: plan.Plan, args) -> list:
+    """Return the words that hand jobs to an executor, with the profile of its name if present."""
+    words = ["--executor", args.executor, "--jobs", args.jobs]
+    profile = study.root / "profiles" / args.executor
+    return words + (["--profile", profile] if profile.is_dir() else [])
+
+
+def _check_executor(args) -> None:
+    """Refuse an executor that is not installed, or a cluster's words without one."""
+    from importlib.util import find_spec
+
+    name, asked = args.executor, [flag for flag, key in _ASKED.items() if getattr(args, key)]
+    if asked and not name:
+        raise errors.ParameterError(errors.ONLY_ON_CLUSTER.format(flags=", ".join(asked)))
+    package = f"snakemake-executor-plugin-{name}"
+    if name and not find_spec(package.replace("-", "_")):
+        extra = "'studylib[cluster]'" if name == "slurm" else package
+        raise errors.ParameterError(errors.NO_EXECUTOR.format(name=name, package=extra))
+
+
+def _write_json(path: Path, value) -> None:
+    """Write a file whole or not at all."""
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(scratch, path)
 
 
 def _kill_tree(process: subprocess.Popen) -> None:
@@ -595,7 +696,7 @@ class Watched:
 
     def _marks(self) -> tuple:
         """Return what tells this attempt's record and failure from those of an earlier one."""
-        paths = (self.job.folder / runs.RECORD, self.job.beside("failed") / "reason.txt")
+        paths = (self.job.folder / runs.RECORD, self.job.beside("failed") / attempts.REASON)
         return tuple(p.stat().st_mtime_ns if p.exists() else None for p in paths)
 
     def look(self) -> bool:
@@ -616,7 +717,7 @@ class Watched:
 
     def reason(self) -> str:
         """Return why the run failed."""
-        return (self.job.beside("failed") / "reason.txt").read_text(encoding="utf-8").strip()
+        return (self.job.beside("failed") / attempts.REASON).read_text(encoding="utf-8").strip()
 
 
 def _watch(process: subprocess.Popen, watched: list[Watched], stop: threading.Event) -> None:
@@ -632,7 +733,7 @@ def _watch(process: subprocess.Popen, watched: list[Watched], stop: threading.Ev
         for _ in _ticks(process, stop):
             for one in watched:
                 if one.look():
-                    took = f" after {_clock(one.seconds)}" if one.seconds else ""
+                    took = f" after {_clock(one.seconds)}" if one.seconds >= 1 else ""
                     print(f"{one.job.id}: {one.kind}{took}", flush=True)
         return
     from rich.live import Live
@@ -656,8 +757,13 @@ def _ticks(process: subprocess.Popen, stop: threading.Event) -> Iterator[None]:
 
 
 def _progress_table(watched: list[Watched]) -> Table:
-    table = Table(_name("run"), "state", "progress", "time", box=None)
-    for one in watched:
+    shown = watched
+    if len(watched) > _ROWS:
+        shown = [one for one in watched if one.kind not in ("waiting", "done")][-_ROWS:]
+    count = Counter(one.kind for one in watched)
+    counted = ", ".join(f"{n} {kind}" for kind, n in count.items())
+    table = Table(_name("run"), "state", "progress", "time", box=None, caption=counted)
+    for one in shown:
         took = _clock(one.seconds) if one.seconds else ""
         table.add_row(one.job.id, _MARKS[one.kind], one.cells, took)
     return table
@@ -665,21 +771,41 @@ def _progress_table(watched: list[Watched]) -> Table:
 
 def _report(watched: list[Watched], code: int, log: Path) -> int:
     """Say what failed, and why; without a failed run, what Snakemake itself had to say."""
-    failed = [one for one in watched if one.kind == "failed"]
-    quiet = [one for one in watched if one.kind not in ("done", "failed")]
-    undone = [one for one in quiet if plan.standing(one.job).kind != "done"]
-    for one in failed:
-        print(f"{one.job.id} failed. {one.reason()}", file=sys.stderr)
-    for one in undone:
-        print(f"{one.job.id} was not run.", file=sys.stderr)
+    known, failed = runs.code_hashes(), 0
+    undone = {one.job.folder: one for one in watched if not _is_done(one, known)}
+    for one in undone.values():
+        if one.kind == "failed":
+            print(f"{one.job.id} failed. {one.reason()}", file=sys.stderr)
+        elif cut := attempts.cut_off(one.job.beside("partial"), one.job.root):
+            print(f"{one.job.id} failed. {cut}", file=sys.stderr)
+        else:
+            reads = [undone[f].job.id for f in one.job.inputs if f in undone]
+            more = f" and {len(reads) - 1} more" if len(reads) > 1 else ""
+            why = f": it reads {reads[0]}{more}" if reads else ""
+            print(f"{one.job.id} was not run{why}.", file=sys.stderr)
+            continue
+        failed += 1
     if failed:
-        raise errors.RunError(errors.RUNS_FAILED.format(failed=len(failed), total=len(watched)))
+        raise errors.RunError(errors.RUNS_FAILED.format(failed=failed, total=len(watched)))
     if undone or code:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        reason = lines[-1].strip() if lines else f"exit code {code}"
+        reason = _snakemake_said(log) or f"exit code {code}"
         raise errors.RunError(errors.SNAKEMAKE_FAILED.format(reason=reason, log=log))
     print(f"All {len(watched)} runs finished.")
     return DONE
+
+
+def _snakemake_said(log: Path) -> str:
+    """Return the first thing that Snakemake's log calls a job's trouble, or else its last line."""
+    text = log.read_text(encoding="utf-8", errors="replace").strip()
+    told = re.search(r"^ +message: (.+(?:\n\S.*)*)", text, re.MULTILINE)
+    return " ".join((told[1] if told else text.rpartition("\n")[2]).split())
+
+
+def _is_done(one: Watched, code: dict[str, str]) -> bool:
+    """Tell whether a run is made: seen so, or else (another process made it) by its record."""
+    if one.kind in ("done", "failed"):
+        return one.kind == "done"
+    return plan.standing(one.job, code).kind == "done"
 
 
 def _clock(seconds: float) -> str:

@@ -5,15 +5,15 @@ attempt, and is moved in place by renaming when it is finished. So a killed atte
 but a hidden folder, and a kernel that outlives its parent writes where nobody looks. A lock per
 job keeps two runners from making the same run twice.
 
-`python -m studylib.execute --profile quick EXPERIMENT RUN` does the same from a shell; it is what
-the Snakefile calls.
+`python -m studylib.execute --profile quick EXPERIMENT RUN...` does the same from a shell; it is
+what the Snakefile calls.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import errno
 import os
 import shutil
 import sys
@@ -23,9 +23,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from studylib import errors, light, plan, runs
+from studylib import attempts, errors, light, plan, runs
+from studylib.attempts import LOG, NOTEBOOK, REASON
 
-NOTEBOOK = "notebook.ipynb"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -48,46 +48,41 @@ def execute(job: plan.Job, threads: int = 1, force: bool = False) -> bool:
     ParameterError
         study.yml sets a parameter that the notebook does not declare.
     RunError
-        The notebook failed; its executed part is kept beside the run's folder, as .RUN.failed.
+        The notebook failed, or its results could not be written, as on a full disk; its executed
+        part is kept beside the run's folder, as .RUN.failed.
     """
-    job.folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(job.beside("lock")):
-        _recover(job)
-        if not force and plan.standing(job).kind == "done":
-            return False
-        partial = job.beside("partial") / uuid.uuid4().hex[:8]
-        partial.mkdir(parents=True)
-        try:
-            plan.check(job)
-            _make(job, partial, threads)
-        except errors.StudyError as problem:
-            _keep_failure(job, partial, str(problem))
-            raise
-        _swap(job, partial)
-        return True
+    try:
+        job.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(job.beside("lock")):
+            return _execute(job, threads, force)
+    except OSError as problem:  # before or after the attempt itself
+        raise _unwritten(job, problem) from problem
+
+
+def _execute(job: plan.Job, threads: int, force: bool) -> bool:
+    """Do what `execute` says, while its lock is held."""
+    _recover(job)
+    if not force and plan.standing(job).kind == "done":
+        return False
+    partial = job.beside("partial") / uuid.uuid4().hex[:8]
+    partial.mkdir(parents=True)
+    try:
+        plan.check(job)
+        _make(job, partial, threads)
+    except errors.StudyError as problem:
+        _keep_failure(job, partial, str(problem))
+        raise
+    except OSError as problem:
+        _keep_failure(job, partial, str(_unwritten(job, problem)))
+        raise
+    _swap(job, partial)
+    return True
 
 
 def progress(job: plan.Job) -> tuple[int, int] | None:
     """Return how many code cells of a running job are done, and of how many; None if unknown."""
-    for path in job.beside("partial").glob(f"*/{NOTEBOOK}"):
-        if cells := _timings(path):
-            return sum(cell.get("status") == "completed" for cell in cells), len(cells)
-    return None
-
-
-def _timings(path: Path) -> list[dict]:
-    """Return papermill's notes on each code cell; none while it is writing the file."""
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError):
-        return []
-    return [c["metadata"].get("papermill", {}) for c in cells if c["cell_type"] == "code"]
-
-
-def _last_started(path: Path) -> int:
-    """Return the number of the code cell that ran last; 0 if none did."""
-    started = [n for n, cell in enumerate(_timings(path), start=1) if cell.get("start_time")]
-    return max(started, default=0)
+    found = map(attempts.progress, job.beside("partial").glob(f"*/{NOTEBOOK}"))
+    return next(filter(None, found), None)
 
 
 def _recover(job: plan.Job) -> None:
@@ -110,7 +105,7 @@ def _make(job: plan.Job, partial: Path, threads: int) -> None:
     # Relative paths, so that the executed notebook names no folder of this machine.
     source = job.notebook.relative_to(job.root).as_posix()
     target = partial.relative_to(job.root).as_posix()
-    with contextlib.chdir(job.root), _environment(threads), _stderr_to(partial / "kernel.log"):
+    with contextlib.chdir(job.root), _environment(threads), _stderr_to(partial / LOG):
         _papermill(job, source, target)
     record = runs.read_record(partial)
     if record is None:
@@ -121,7 +116,7 @@ def _make(job: plan.Job, partial: Path, threads: int) -> None:
     executed.write_text(
         executed.read_text(encoding="utf-8").replace(target, final), encoding="utf-8"
     )
-    (partial / "kernel.log").unlink()
+    (partial / LOG).unlink()
     runs.write_record(partial, record | made_from)
 
 
@@ -129,7 +124,8 @@ def _papermill(job: plan.Job, source: str, target: str) -> None:
     """Call papermill, and turn whatever stops the notebook into one sentence."""
     papermill = light.load("papermill")  # here, since it is slow to load
 
-    failed = _shown(job, job.beside("failed") / NOTEBOOK)
+    left = {name: _shown(job, job.beside("failed") / name) for name in (NOTEBOOK, LOG)}
+    told = {"notebook": source, "run": job.id, "partial": left[NOTEBOOK], "log": left[LOG]}
     try:
         papermill.execute_notebook(
             source,
@@ -144,22 +140,19 @@ def _papermill(job: plan.Job, source: str, target: str) -> None:
         reason = problem.evalue if problem.ename in own else f"{problem.ename}: {problem.evalue}"
         raise errors.RunError(
             errors.FAILED_CELL.format(
-                notebook=source,
-                run=job.id,
+                **told,
                 cell=problem.exec_count,
+                line=attempts.first_line(problem.source),
                 reason=reason.rstrip("."),
-                partial=failed,
             )
         ) from problem
+    except OSError:  # papermill could not write the notebook, as on a full disk
+        raise
     except Exception as problem:  # the kernel died or would not start: many types say so
+        cell, line = attempts.stopped_at(Path(target) / NOTEBOOK)
+        reason = f"{type(problem).__name__}: {problem}".rstrip(".")
         raise errors.RunError(
-            errors.FAILED_KERNEL.format(
-                notebook=source,
-                run=job.id,
-                cell=_last_started(Path(target) / NOTEBOOK),
-                reason=f"{type(problem).__name__}: {problem}".rstrip("."),
-                partial=failed,
-            )
+            errors.FAILED_KERNEL.format(**told, cell=cell, line=line, reason=reason)
         ) from problem
 
 
@@ -195,11 +188,26 @@ def _stderr_to(path: Path) -> Iterator[None]:
 
 
 def _keep_failure(job: plan.Job, partial: Path, reason: str) -> None:
-    """Keep what a failed attempt wrote, with its reason, until the next attempt."""
-    (partial / "reason.txt").write_text(reason + "\n", encoding="utf-8")
+    """Keep a failed attempt's notebook, log and reason until the next attempt.
+
+    The rest goes: nobody reads results without a record, and they may be what filled the disk.
+    """
+    for path in partial.iterdir():
+        if path.name not in (NOTEBOOK, LOG):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (partial / REASON).write_text(reason + "\n", encoding="utf-8")
     shutil.rmtree(job.beside("failed"), ignore_errors=True)
     partial.rename(job.beside("failed"))
     shutil.rmtree(job.beside("partial"), ignore_errors=True)
+
+
+def _unwritten(job: plan.Job, problem: OSError) -> errors.RunError:
+    """Say that a run's files could not be written, and what to do."""
+    folder = _shown(job, job.folder.parent)
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return errors.RunError(errors.DISK_FULL.format(run=job.id, folder=folder))
+    reason = f"{type(problem).__name__}: {problem}".rstrip(".")
+    return errors.RunError(errors.NOT_WRITTEN.format(run=job.id, reason=reason, folder=folder))
 
 
 def _swap(job: plan.Job, partial: Path) -> None:
@@ -216,23 +224,28 @@ def _shown(job: plan.Job, path: Path) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Execute one job from the command line; the exit code is 2 if it failed."""
+    """Execute jobs one after another from the command line; the exit code is 2 if one failed."""
     parser = argparse.ArgumentParser(prog="python -m studylib.execute", description=execute.__doc__)
     parser.add_argument("experiment", help="experiment or report in study.yml")
-    parser.add_argument("run", help="name of the run's folder, e.g. quick-ptq-real")
+    parser.add_argument(
+        "runs", nargs="+", metavar="run", help="name of a run's folder, e.g. quick-ptq-real"
+    )
     parser.add_argument("--profile", required=True)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--force", action="store_true", help="make it again though it is done")
     parser.add_argument("--project", type=Path, default=Path.cwd(), help="folder of study.yml")
     args = parser.parse_args(argv)
-    try:
-        job = plan.load(args.project / plan.FILE).job(args.profile, args.experiment, args.run)
-        ran = execute(job, threads=args.threads, force=args.force)
-    except errors.StudyError as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    print(f"{job.id}: {'finished' if ran else 'was done already'}")
-    return 0
+    failed = False
+    for run in args.runs:
+        try:
+            job = plan.load(args.project / plan.FILE).job(args.profile, args.experiment, run)
+            ran = execute(job, threads=args.threads, force=args.force)
+        except errors.StudyError as problem:  # the rest goes on
+            print(problem, file=sys.stderr)
+            failed = True
+        else:
+            print(f"{job.id}: {'finished' if ran else 'was done already'}")
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,31 +1,35 @@
 """study.yml as a list of jobs, and what stands of them: done, stale and why, missing, failed.
 
 A job is one notebook with one set of parameters and one folder for its results. Experiments give
-a job per named run; a report gives one job per profile, made after the runs it reads (or, where it
-reads none, from published files or simulation alone).
+a job per named run and one per combination of a grid's axes; a report gives one job per profile,
+made after the runs it reads (or, where it reads none, from published files or simulation alone).
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
-from studylib import errors, runs
+from studylib import attempts, errors, runs
 
 FILE = "study.yml"
 _TOP = {"profiles", "experiments", "reports"}
-_EXPERIMENT = {"title", "notebook", "parameters", "runs", "profiles"}
-_PROFILE = {"parameters", "runs"}
-_REPORT = {"title", "notebook", "of", "files", "alone", "parameters", "profiles"}
+_EXPERIMENT = {"title", "notebook", "parameters", "grid", "runs", "resources", "profiles"}
+_PROFILE = {"parameters", "runs", "resources"}
+_REPORT = {"title", "notebook", "of", "files", "alone", "parameters", "resources", "profiles"}
 _RUN = "run"  # key of a parameter {run: EXPERIMENT/RUN, file: NAME}: a file that a run leaves
+_SHOWN = 40  # names in a message
 _GIVEN = {"out_dir"}  # set by the runner, and no part of what a result depends on
 
 
@@ -53,6 +57,9 @@ class Job:
         The files of the project that a report reads: a change in one makes it stale.
     alone : bool
         Whether nothing else may run beside it, as where it takes times.
+    resources : dict
+        What a cluster is asked for, in Snakemake's words: `gpu`, `mem` ("8GB"), `runtime` ("2h",
+        or minutes), `slurm_partition`. A run on this machine takes no notice.
     """
 
     root: Path
@@ -66,6 +73,7 @@ class Job:
     inputs: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
     alone: bool = False
+    resources: dict = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -140,7 +148,7 @@ class Plan:
     def _experiment_jobs(self, name: str, profile: str) -> list[Job]:
         spec = self.experiments[name]
         special = spec["profiles"].get(profile, {})
-        chosen = special.get("runs") or list(spec["runs"])
+        chosen = set(special.get("runs") or spec["runs"])
         common = {**spec["parameters"], **special.get("parameters", {})}
         made = []
         for run in (r for r in spec["runs"] if r in chosen):
@@ -198,6 +206,7 @@ class Plan:
             inputs=tuple(dict.fromkeys((*inputs, *taken))),
             files=files,
             alone=spec.get("alone", False),
+            resources=spec["resources"] | spec["profiles"].get(profile, {}).get("resources", {}),
         )
 
 
@@ -237,6 +246,7 @@ def _check_experiment(plan: Plan, name: str, spec: dict, path: Path) -> None:
     _check_entry(name, spec, path, _EXPERIMENT)
     for key in ("parameters", "runs"):
         spec[key] = dict(_section(spec, key, path, where, _EXPERIMENT))
+    _add_grid(spec, path, where)
     if not spec["runs"]:
         raise _bad(path, f"{where} names no runs")
     for run in spec["runs"]:
@@ -245,7 +255,49 @@ def _check_experiment(plan: Plan, name: str, spec: dict, path: Path) -> None:
     _check_profiles(plan, spec, path, where, _EXPERIMENT, _PROFILE)
     for profile, special in spec["profiles"].items():
         inside = f"{where}, profile {profile}"
-        special["runs"] = _names(special, "runs", path, inside, spec["runs"], "run")
+        patterns = _list(special, "runs", path, inside)
+        special["runs"] = [run for p in patterns for run in _matching(p, spec["runs"])]
+
+
+def _add_grid(spec: dict, path: Path, where: str) -> None:
+    """Put a run for each combination of a grid's axes before the runs given by name."""
+    made = {}
+    for axes in _list(spec, "grid", path, where):
+        if not isinstance(axes, dict) or not axes:
+            raise _bad(path, f"each entry of the grid of {where} must be a mapping of axes")
+        _check_axes(axes, path, where)
+        for chosen in itertools.product(*(choices.items() for choices in axes.values())):
+            run = "-".join(str(name) for name, _ in chosen)
+            if run in made or run in spec["runs"]:
+                raise _bad(path, f"{where} has two runs named {run}")
+            made[run] = _joined([given or {} for _, given in chosen], path, f"{where}, run {run}")
+    spec["runs"] = made | spec["runs"]
+
+
+def _check_axes(axes: dict, path: Path, where: str) -> None:
+    for axis, choices in axes.items():
+        if not isinstance(choices, dict) or not choices:
+            raise _bad(path, f"the axis {axis} in the grid of {where} must be a mapping of choices")
+        for name, given in choices.items():
+            if not isinstance(given or {}, dict):
+                raise _bad(path, f"{name} of the axis {axis} of {where} must be a mapping")
+
+
+def _joined(parts: list[dict], path: Path, where: str) -> dict:
+    """Join the parameters of one choice on each axis; two axes cannot set the same one."""
+    names = [name for given in parts for name in given]
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise _bad(path, f"{where}: two axes of the grid set {', '.join(twice)}")
+    return {name: value for given in parts for name, value in given.items()}
+
+
+def _matching(pattern, known: Iterable[str]) -> list[str]:
+    """Return the names that a shell pattern (*, ?, [...]) fits; a plain name fits itself."""
+    found = [name for name in known if fnmatchcase(name, str(pattern))]
+    if not found:
+        _choice("run", pattern, known)
+    return found
 
 
 def _is_file_of_run(value) -> bool:
@@ -257,18 +309,23 @@ def _check_files_of_runs(plan: Plan, name: str, path: Path) -> None:
     before = list(plan.experiments)
     if name in plan.experiments:
         before = before[: before.index(name)]
+    if not plan._takes(name):
+        return
     for profile in plan.profiles:
         if name in plan.experiments:
             jobs = plan._experiment_jobs(name, profile)
         else:
             jobs = [plan._report_job(name, profile)]
+        made = {}  # the folders of each experiment's runs
         for job in jobs:
             for folder in job.inputs:
                 experiment = folder.parent.name
                 if experiment not in before:
                     raise _bad(path, f"{name} takes a file of {experiment}, which must stand above")
-                made = {other.folder for other in plan._experiment_jobs(experiment, profile)}
-                if folder not in made:
+                if experiment not in made:
+                    others = plan._experiment_jobs(experiment, profile)
+                    made[experiment] = {other.folder for other in others}
+                if folder not in made[experiment]:
                     run = folder.name.removeprefix(f"{profile}-")
                     raise _bad(
                         path,
@@ -283,7 +340,7 @@ def _check_report(plan: Plan, name: str, spec: dict, path: Path) -> None:
     _check_entry(name, spec, path, _REPORT)
     spec["of"] = _names(spec, "of", path, where, plan.experiments, "experiment")
     spec["parameters"] = dict(_section(spec, "parameters", path, where, _REPORT))
-    _check_profiles(plan, spec, path, where, _REPORT, {"parameters"})
+    _check_profiles(plan, spec, path, where, _REPORT, {"parameters", "resources"})
     if not isinstance(spec.get("alone", False), bool):
         raise _bad(path, f"alone of {where} must be true or false")
     spec["files"] = spec.get("files") or []
@@ -294,13 +351,24 @@ def _check_report(plan: Plan, name: str, spec: dict, path: Path) -> None:
 
 def _check_profiles(plan: Plan, spec: dict, path: Path, where: str, known, inner) -> None:
     """Check the profiles of an experiment or report, each a mapping with parameters."""
+    spec["resources"] = _resources(spec, path, where, known)
     spec["profiles"] = dict(_section(spec, "profiles", path, where, known))
     for profile in spec["profiles"]:
         _choice("profile", profile, plan.profiles)
         inside = f"{where}, profile {profile}"
         special = dict(_section(spec["profiles"], profile, path, inside, spec["profiles"]))
         special["parameters"] = dict(_section(special, "parameters", path, inside, inner))
+        special["resources"] = _resources(special, path, inside, inner)
         spec["profiles"][profile] = special
+
+
+def _resources(mapping: dict, path: Path, where: str, known) -> dict:
+    """Return what a cluster is asked for: names that Snakemake takes, with a number or a text."""
+    wanted = dict(_section(mapping, "resources", path, where, known))
+    for name, value in wanted.items():
+        if not str(name).isidentifier() or type(value) not in (int, str):
+            raise _bad(path, f"resources of {where}: {name} must be a whole number or a text")
+    return wanted
 
 
 def _check_entry(name: str, spec: dict, path: Path, known: set[str]) -> None:
@@ -334,12 +402,18 @@ def _section(mapping, key: str, path: Path, where: str, known) -> dict:
 
 def _names(mapping: dict, key: str, path: Path, where: str, known, what: str) -> list[str]:
     """Return the list of names under a key, each of them known."""
-    names = mapping.get(key) or []
-    if not isinstance(names, list):
-        raise _bad(path, f"{key} of {where} must be a list")
+    names = _list(mapping, key, path, where)
     for name in names:
         _choice(what, name, known)
     return names
+
+
+def _list(mapping: dict, key: str, path: Path, where: str) -> list:
+    """Return the list under a key, empty if left out."""
+    value = mapping.get(key) or []
+    if not isinstance(value, list):
+        raise _bad(path, f"{key} of {where} must be a list")
+    return value
 
 
 def _check_name(name: str, path: Path) -> None:
@@ -354,8 +428,9 @@ def _bad(path: Path, problem: str) -> errors.ParameterError:
 def _choice(what: str, value: str, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:
+        shown = known if len(known) <= _SHOWN else [*known[:_SHOWN], f"... ({len(known)} in all)"]
         raise errors.ParameterError(
-            errors.UNKNOWN_NAME.format(what=what, value=value, choices=", ".join(known) or "none")
+            errors.UNKNOWN_NAME.format(what=what, value=value, choices=", ".join(shown) or "none")
         )
 
 
@@ -364,12 +439,7 @@ def declared(notebook: Path) -> dict:
 
     A default that is not a literal is given as `Ellipsis`.
     """
-    for cell in _cells(notebook):
-        if "parameters" in cell["metadata"].get("tags", []):
-            lines = ast.parse("".join(cell["source"])).body
-            found = [node for node in lines if isinstance(node, ast.AnnAssign)]
-            return {node.target.id: _literal(node.value) for node in found}
-    return {}
+    return dict(_read(notebook)[0])
 
 
 def _literal(node):
@@ -379,20 +449,28 @@ def _literal(node):
         return ...
 
 
-def _cells(notebook: Path) -> list[dict]:
+def notebook_sha256(notebook: Path) -> str:
+    """Hash what a notebook says, its cells' sources and tags, whatever outputs are stored in it."""
+    return _read(notebook)[1]
+
+
+def _read(notebook: Path) -> tuple[dict, str]:
+    """Return a notebook's declared parameters and its hash."""
     try:
-        return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return _understood(notebook.read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError) as problem:
         raise _bad(notebook, "it cannot be read as a notebook") from problem
 
 
-def notebook_sha256(notebook: Path) -> str:
-    """Hash what a notebook says, its cells' sources and tags, whatever outputs are stored in it."""
-    said = [
-        [cell["cell_type"], "".join(cell["source"]), cell["metadata"].get("tags", [])]
-        for cell in _cells(notebook)
-    ]
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+@cache  # by content: a thousand runs of one notebook parse it once, and a changed one anew
+def _understood(text: str) -> tuple[dict, str]:
+    cells = json.loads(text)["cells"]
+    said = [[c["cell_type"], "".join(c["source"]), c["metadata"].get("tags", [])] for c in cells]
+    found = (source for _, source, tags in said if "parameters" in tags)
+    lines = ast.parse(next(found, "")).body
+    annotated = [node for node in lines if isinstance(node, ast.AnnAssign)]
+    parameters = {node.target.id: _literal(node.value) for node in annotated}
+    return parameters, hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def check(job: Job) -> None:
@@ -414,9 +492,12 @@ def effective(job: Job) -> dict:
     }
 
 
-def fingerprint(job: Job) -> str:
-    """Hash what a job is made from: parameters, notebook, library. 12 hexadecimal digits."""
-    made_from = [effective(job), notebook_sha256(job.notebook), runs.code_hashes()]
+def fingerprint(job: Job, code: dict[str, str] | None = None) -> str:
+    """Hash what a job is made from: parameters, notebook, library. 12 hexadecimal digits.
+
+    The library's hashes may be given, `runs.code_hashes()`, where many jobs are asked about.
+    """
+    made_from = [effective(job), notebook_sha256(job.notebook), code or runs.code_hashes()]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -428,9 +509,13 @@ def input_hashes(job: Job) -> dict[str, str]:
     return {name: runs.file_sha256(path) for name, path in {**records, **files}.items()}
 
 
-def state(job: Job) -> State:
-    """Tell what stands of a job, running ones included."""
-    return State("running") if is_running(job) else standing(job)
+def state(job: Job, code: dict[str, str] | None = None) -> State:
+    """Tell what stands of a job, running and cut off ones included; `code` as for `fingerprint`."""
+    if is_running(job):
+        return State("running")
+    now = standing(job, code)
+    cut = attempts.cut_off(job.beside("partial"), job.root) if now.kind != "done" else ""
+    return State(now.kind, (*now.reasons, cut)) if cut else now
 
 
 def is_running(job: Job) -> bool:
@@ -444,13 +529,16 @@ def is_running(job: Job) -> bool:
         return True
 
 
-def standing(job: Job) -> State:
-    """Compare a job's record with the present plan, notebook, library and files."""
+def standing(job: Job, code: dict[str, str] | None = None) -> State:
+    """Compare a job's record with the present plan, notebook, library and files.
+
+    The library's hashes may be given as `code`, as for `fingerprint`.
+    """
     record = runs.read_record(job.folder)
-    reasons = tuple(_differences(job, record)) if record else ()
+    reasons = tuple(_differences(job, record, code or runs.code_hashes())) if record else ()
     if record and not reasons:
         return State("done")
-    failure = job.beside("failed") / "reason.txt"
+    failure = job.beside("failed") / attempts.REASON
     if failure.exists():
         return State("failed", (failure.read_text(encoding="utf-8").strip(),))
     return State("stale", reasons) if record else State("missing")
@@ -458,9 +546,9 @@ def standing(job: Job) -> State:
 
 def todo(jobs: list[Job], force: bool = False) -> list[tuple[Job, State]]:
     """Return the jobs to run, in order: all that are not done, and the reports that read them."""
-    chosen, folders = [], set()
+    chosen, folders, code = [], set(), runs.code_hashes()
     for job in jobs:
-        now = state(job)
+        now = state(job, code)
         if now.kind == "done":
             again = [folder for folder in job.inputs if folder in folders]
             why = [f"run {f.parent.name}/{f.name} will be made again" for f in again]
@@ -471,12 +559,11 @@ def todo(jobs: list[Job], force: bool = False) -> list[tuple[Job, State]]:
     return chosen
 
 
-def _differences(job: Job, record: runs.Record) -> Iterator[str]:
+def _differences(job: Job, record: runs.Record, now: dict[str, str]) -> Iterator[str]:
     """Say, one sentence each, in what a finished run differs from what would be made now."""
     yield from _parameter_changes(job, record["parameters"])
     if record["notebook_sha256"] != notebook_sha256(job.notebook):
         yield "notebook changed"
-    now = runs.code_hashes()
     changed = [n for n in record["code"].keys() | now.keys() if record["code"].get(n) != now.get(n)]
     if changed:
         shown = [name.removeprefix("studylib/") for name in sorted(changed)]

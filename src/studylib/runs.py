@@ -37,7 +37,9 @@ SCHEMA = 1
 RECORD = "run.json"
 OUTCOMES = "outcomes.parquet"
 # These decide how runs are started and shown; of a run they compute nothing.
-OUTSIDE = {"plan.py", "execute.py", "book.py", "cli.py", "light.py", "audit/page.py"}
+OUTSIDE = {
+    *("plan.py", "execute.py", "attempts.py", "book.py", "cli.py", "light.py", "audit/page.py"),
+}
 VERSIONED = (
     *("torch", "torchvision", "numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "pillow"),
     *("onnx", "onnxruntime", "safetensors", "h5py", "altair", "papermill", "ipykernel"),

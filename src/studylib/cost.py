@@ -1,0 +1,577 @@
+"""What a run costs before it is run: seconds and bytes, from what others took or by arithmetic.
+
+Sources, the first that knows: the run's own earlier record; other finished runs of its notebook in
+its profile; the table of measured times that the study carries (`book/results/costs`); and else a
+computed time: the network's operations over the rate of the machine (`speed`), to which comes what
+the rest of the notebook took where it was measured. A measured time counts only for the same amount
+of work, so a run whose parameters have changed is computed.
+
+What is computed is the work of networks and the drawing of simulated faces. Other parts, such as
+resampling, are taken as they were where they were measured, and a teacher's embeddings, which all
+its students share, are counted for none of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from studylib import datasets, errors, plan, recognition, runs, speed
+from studylib.models import PRETRAINED
+from studylib.qat import SCHEDULES
+from studylib.speed import FORWARD, TRAINING, Kind, Machine
+
+TABLE = Path("book/results/costs/costs.csv")
+COLUMNS = (
+    *("experiment", "notebook", "profile", "run", "machine", "threads"),
+    *("seconds", "rest_seconds", "bytes", "rest_bytes", "networks", "operations", "pixels"),
+)
+HERE, ELSEWHERE, COMPUTED, UNKNOWN = "measured here", "measured elsewhere", "computed", "unknown"
+PER_IDENTITY = 45  # pictures, where nobody published their number: 1,248,932 of 27,997 in BUPT
+SCORE_BYTES = 10  # of a pair's score in a table of outcomes, compressed
+_FLOAT = 4  # bytes
+_SAME, _SCALED = 1.02, 3.0  # amounts of work that differ by a factor below are one, or compared
+_SFACE = ("mobilefacenet", {})  # what it is in all but its last layer
+_RECORD_FIELDS = ("parameters", "profile", "wall_seconds", "cpu", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes
+    ----------
+    seconds, bytes : float
+        NaN where nothing is known. Bytes of the run's own folder (and its checkpoints).
+    basis : str
+        `HERE`, `ELSEWHERE`, `COMPUTED` or `UNKNOWN`.
+    source : str
+        In words: whose time it is, or what it was computed from.
+    """
+
+    seconds: float
+    bytes: float
+    basis: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run's parameters ask for.
+
+    Attributes
+    ----------
+    operations : dict
+        Floating point operations by `speed.Kind` of network.
+    pixels : float
+        Of simulated faces to be drawn.
+    bytes : float
+        Of trained weights, checkpoints and scores.
+    """
+
+    operations: dict[Kind, float] = field(default_factory=dict)
+    pixels: float = 0.0
+    bytes: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All operations."""
+        return sum(self.operations.values())
+
+    def seconds(self, machine: Machine) -> float:
+        """How long a machine takes for it."""
+        trained = sum(done / machine.rate(kind) for kind, done in self.operations.items())
+        return trained + (self.pixels / machine.drawing() if self.pixels else 0.0)
+
+    @property
+    def networks(self) -> str:
+        """The kinds of network, in words."""
+        return ", ".join(f"{kind.family} {kind.width:g}" for kind in sorted(self.operations))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished run, as far as its cost goes."""
+
+    experiment: str
+    notebook: str
+    profile: str
+    run: str
+    machine: str
+    threads: int
+    seconds: float
+    bytes: float
+    work: Work | None = None  # of a run on this machine; a row of the table has the sums below
+    row: dict = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """EXPERIMENT/RUN."""
+        return f"{self.experiment}/{self.run}"
+
+    @cached_property
+    def operations(self) -> float:
+        """Of all networks."""
+        return self.work.total if self.work else self.row["operations"]
+
+    @cached_property
+    def networks(self) -> str:
+        """Their kinds, in words."""
+        return self.work.networks if self.work else self.row["networks"]
+
+    @cached_property
+    def pixels(self) -> float:
+        """Drawn."""
+        return self.work.pixels if self.work else self.row["pixels"]
+
+    @cached_property
+    def rest_seconds(self) -> float:
+        """What is left without networks and drawing; measuring this machine takes a second."""
+        if not self.work:
+            return self.row["rest_seconds"]
+        return max(0.0, self.seconds - self.work.seconds(speed.here()))
+
+    @cached_property
+    def rest_bytes(self) -> float:
+        """What is left without weights and scores."""
+        return max(0.0, self.bytes - self.work.bytes) if self.work else self.row["rest_bytes"]
+
+
+def estimate(job: plan.Job, machine: Machine | None = None) -> Estimate:
+    """Say what one job will take: see `estimates`."""
+    return estimates([job], machine)[0]
+
+
+def estimates(jobs: Sequence[plan.Job], machine: Machine | None = None) -> list[Estimate]:
+    """Say what jobs will take, each for itself.
+
+    Parameters
+    ----------
+    jobs : sequence of plan.Job
+        Of one project.
+    machine : speed.Machine, optional
+        Where they would run; this machine's processor by default. Times that were measured on
+        others count as `ELSEWHERE`; for a machine that is not this one they do not count at all.
+
+    Returns
+    -------
+    list of Estimate
+        One a job, in their order.
+    """
+    if not jobs:
+        return []
+    known = [*_finished(jobs), *_carried(jobs[0].root)]
+    by_notebook: dict[str, list[Measured]] = {}
+    for one in known:
+        by_notebook.setdefault(one.notebook, []).append(one)
+    folders = {job.folder: job for job in jobs}
+    return [
+        _estimate(job, work(job, folders), by_notebook.get(_notebook(job), []), machine)
+        for job in jobs
+    ]
+
+
+def _estimate(job: plan.Job, own: Work, known: list[Measured], machine: Machine | None) -> Estimate:
+    """Take the nearest measured time, scale one of its profile, or compute one."""
+    near = sorted(known, key=lambda one: _distance(one, job))
+    placed = [one for one in near if machine is None or one.machine == machine.name]
+    ratios = [(one, _ratio(own, one)) for one in placed if one.profile == job.profile]
+    for one, ratio in ratios:
+        if 1 / _SAME < ratio < _SAME:
+            here = one.work is not None and one.machine == speed.here().name
+            return Estimate(one.seconds, one.bytes, HERE if here else ELSEWHERE, _told(one))
+    for one, ratio in ratios:
+        if 1 / _SCALED < ratio < _SCALED:
+            source = f"{ratio:.2f} times {_told(one)}"
+            return Estimate(ratio * one.seconds, own.bytes + one.rest_bytes, COMPUTED, source)
+    return _computed(own, near, machine or speed.here())
+
+
+def _ratio(own: Work, one: Measured) -> float:
+    """How much more a job has to do than a run had; infinite where they cannot be compared."""
+    if own.networks != one.networks:
+        return math.inf
+    mine, theirs = (own.total, one.operations) if own.total else (own.pixels, one.pixels)
+    return mine / theirs if theirs else (1.0 if mine == 0 else math.inf)
+
+
+def _told(one: Measured) -> str:
+    return f"{one.id} on {one.machine}" + ("" if one.threads == 1 else ", several threads")
+
+
+def _computed(own: Work, near: list[Measured], target: Machine) -> Estimate:
+    """Work over rate, and what the rest took where the notebook was measured in any profile."""
+    if own.operations:
+        seconds, size, source = own.seconds(target), own.bytes, f"its networks on {target.name}"
+        if near:
+            seconds, size = seconds + near[0].rest_seconds, size + near[0].rest_bytes
+            source += f", the rest as {near[0].id}"
+        return Estimate(seconds, size, COMPUTED, source)
+    if near:
+        return Estimate(near[0].seconds, near[0].bytes, COMPUTED, f"all as {near[0].id}")
+    return Estimate(math.nan, math.nan, UNKNOWN, "nothing like it has been run")
+
+
+def _distance(one: Measured, job: plan.Job) -> tuple:
+    """Order measured runs by how much they tell of a job: itself first, then its experiment's."""
+    return (
+        (one.experiment, one.run) != (job.experiment, job.folder.name),
+        one.experiment != job.experiment,
+        one.profile != job.profile,
+        one.work is None,
+        one.profile == "smoke",  # proves the path alone
+    )
+
+
+def makespan(jobs: Sequence[plan.Job], seconds: Sequence[float], n: int) -> float:
+    """How long jobs take together, n at a time, in the plan's order.
+
+    Each starts when a place is free and what it reads is made; one that runs alone waits for all
+    and keeps all waiting. Unknown times (NaN) count as none.
+
+    Parameters
+    ----------
+    jobs : sequence of plan.Job
+        Each after those it reads.
+    seconds : sequence of float
+        Of each job.
+    n : int
+        How many run at a time, at least 1.
+    """
+    errors.at_least(1, n=n)
+    free, ends = [0.0] * n, {}
+    for job, took in zip(jobs, seconds, strict=True):
+        ready = max((ends.get(folder, 0.0) for folder in job.inputs), default=0.0)
+        start = max(free) if job.alone else heapq.heappop(free)
+        end = max(start, ready) + (0.0 if math.isnan(took) else took)
+        ends[job.folder] = end
+        if job.alone:
+            free = [end] * n
+        else:
+            heapq.heappush(free, end)
+    return max(ends.values(), default=0.0)
+
+
+def budget(jobs: Sequence[plan.Job], costs: Sequence[Estimate], n: int) -> dict:
+    """Sum up what jobs take: one row of a table.
+
+    Parameters
+    ----------
+    jobs, costs : sequence
+        Jobs and their estimates.
+    n : int
+        How many run at a time.
+
+    Returns
+    -------
+    dict
+        runs; measured, computed and unknown (numbers of runs); work_seconds (one after the other),
+        seconds (n at a time) and bytes, all without what is unknown.
+    """
+    seconds = [one.seconds for one in costs]
+    bases = [one.basis for one in costs]
+    return {
+        "runs": len(jobs),
+        "measured": sum(basis in (HERE, ELSEWHERE) for basis in bases),
+        "computed": bases.count(COMPUTED),
+        "unknown": bases.count(UNKNOWN),
+        "work_seconds": sum(took for took in seconds if not math.isnan(took)),
+        "seconds": makespan(jobs, seconds, n),
+        "bytes": sum(one.bytes for one in costs if not math.isnan(one.bytes)),
+    }
+
+
+# --- what a job has to do ------------------------------------------------------------------------
+
+
+def work(job: plan.Job, jobs: dict[Path, plan.Job] | None = None) -> Work:
+    """Count what a job's parameters ask for; nothing where they name no network that is known.
+
+    Parameters
+    ----------
+    job : plan.Job
+    jobs : dict, optional
+        Other jobs by folder, where the networks it takes are to be trained.
+    """
+    return _work(plan.effective(job), job.root, jobs or {})
+
+
+def _work(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:
+    """Count by what is declared: an architecture is trained, a list of precisions is tried, ...
+
+    A notebook of somebody's own may declare other things by these names: then nothing is known.
+    """
+    try:
+        if {"architecture", "epochs"} <= given.keys():
+            return _training(given)
+        if {"network", "precisions"} <= given.keys():
+            return _quantising(given, root, jobs)
+        if {"variants", "epochs"} <= given.keys():
+            return _expressions(given)
+    except (KeyError, TypeError, errors.StudyError):
+        return Work()
+    return Work()
+
+
+def _training(given: dict) -> Work:
+    """Training a recognition network and its head, testing it, and testing it compressed."""
+    settings = given["settings"] | {"size": given["size"]}
+    operations, parameters = speed.count(given["architecture"], settings)
+    identities, pictures = _identities(given)
+    classes = identities * settings.get("embedding", _embedding(given["architecture"]))
+    head = 2 * classes * given.get("partial", 1.0)  # of the logits of a face
+    variants = 1 + len(given.get("compress", ()))
+    tested, pixels = _tested(given, given["size"])
+    done = TRAINING * (operations + head) * pictures * given["epochs"]
+    done += 2 * FORWARD * operations * tested * variants  # each face and its mirror image
+    drawn = pictures * given["size"] ** 2 if _is_drawn(given) else 0
+    kept = _FLOAT * parameters + SCORE_BYTES * _pairs(given) * variants
+    if given.get("checkpoints"):
+        kept += checkpoint_bytes(parameters, classes)
+    return Work({speed.kind_of(given["architecture"], settings): float(done)}, drawn + pixels, kept)
+
+
+def _quantising(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:
+    """Calibrating, training and testing a network in each precision."""
+    found = _network(given["network"], root, jobs)
+    if found is None:
+        return Work()
+    architecture, settings = found
+    operations, _ = speed.count(architecture, settings)
+    quantised = sum(name != "fp32" for name in given["precisions"])
+    tested, pixels = _tested(given, settings.get("size", 112))
+    faces = given["n_calibration"] * quantised + 2 * tested * len(given["precisions"])
+    passes = {"qat": FORWARD + TRAINING, "rounding": TRAINING}.get(given["method"], 0)
+    if passes:  # qat has a teacher beside the student; rounding learns layer by layer
+        faces += passes * (given["steps"] or _steps(given)) * given["batch_size"] * quantised
+    kept = SCORE_BYTES * _pairs(given) * len(given["precisions"])
+    return Work({speed.kind_of(architecture, settings): operations * faces}, pixels, kept)
+
+
+def _steps(given: dict) -> int:
+    return SCHEDULES[given["schedule"]].epochs * (given["n_train"] // given["batch_size"])
+
+
+def _expressions(given: dict) -> Work:
+    """Training the expression network, and tuning what was pruned or clustered."""
+    if given["data_set"] != recognition.SIMULATED:
+        return Work()
+    size = given["size"] or 48
+    operations, _ = speed.count_expression(given["width"], size)
+    tuned = given["epochs"]
+    tuned += given["prune_epochs"] * sum("s" in name or "ch" in name for name in given["variants"])
+    tuned += given["cluster_epochs"] * sum(
+        any(part[0] == "c" and part[1].isdigit() for part in name.split("+"))
+        for name in given["variants"]
+    )
+    faces = TRAINING * given["n_train"] * tuned + given["n_test"] * (1 + len(given["variants"]))
+    pixels = (given["n_train"] + given["n_test"]) * size**2
+    kept = 2 * SCORE_BYTES * given["n_test"] * (1 + len(given["variants"]))
+    return Work({Kind("expression", given["width"]): operations * faces}, pixels, kept)
+
+
+def _network(name, root: Path, jobs: dict[Path, plan.Job]) -> tuple[str, dict] | None:
+    """The architecture and settings of a network: pretrained, or of a run's folder."""
+    if name in PRETRAINED:
+        return _SFACE if name == "sface" else None
+    folder = (root / str(name)).parent
+    if folder in jobs:
+        given = plan.effective(jobs[folder])
+    elif record := runs.read_record(folder):
+        given = record["parameters"]
+    else:
+        return None
+    if not {"architecture", "settings", "size"} <= given.keys():
+        return None
+    return given["architecture"], given["settings"] | {"size": given["size"]}
+
+
+def _identities(given: dict) -> tuple[int, float]:
+    """How many identities and pictures a network is trained on."""
+    if "training_set" in given:
+        real = _of_set(given, given["real_set"], given["n_people"], given["per_person"])
+        made = _of_set(
+            given,
+            given["synthetic_set"],
+            given["n_synthetic"] or given["n_people"],
+            given["per_synthetic"] or given["per_person"],
+        )
+        share = {"real": 0.0, "synthetic": 1.0}.get(given["training_set"], given["share"])
+        identities, pictures = (
+            a * (1 - share) + b * share for a, b in zip(real, made, strict=True)
+        )
+        return round(identities), pictures
+    name = given.get("data_set") or given.get("real_set", recognition.SIMULATED)
+    return _of_set(given, name, given["n_people"], given["per_person"])
+
+
+def _of_set(given: dict, name: str, people: int, each: int) -> tuple[int, float]:
+    if name == recognition.SIMULATED:
+        return people, float(people * each)
+    known = datasets.PUBLISHED_IDENTITIES.get(name, {})
+    identities = known.get("identities", 0)
+    return identities, float(known.get("pictures", identities * PER_IDENTITY))
+
+
+def _is_drawn(given: dict) -> bool:
+    sets = (given.get(name) for name in ("data_set", "real_set", "synthetic_set"))
+    return all(name in (None, recognition.SIMULATED) for name in sets)
+
+
+def _tested(given: dict, size: int) -> tuple[int, float]:
+    """Faces to test on, and the pixels to draw for them."""
+    if given.get("eval_set") != recognition.SIMULATED:
+        return 2 * _pairs(given), 0.0
+    faces = given["n_test_people"] * given["per_test_person"]
+    return faces, faces * float(size**2)
+
+
+def _pairs(given: dict) -> int:
+    """Pairs of the test; none where their number is not known before the faces are read."""
+    if given.get("eval_set") == recognition.SIMULATED:
+        return given["pairs_per_group"] * len(recognition.SHARES["balanced"])
+    return sum(datasets.PUBLISHED_PAIRS.get(given.get("eval_set"), {}).values())
+
+
+def _embedding(architecture: str) -> int:
+    return 128 if architecture == "mobilefacenet" else 512
+
+
+# --- what lies on the disk -----------------------------------------------------------------------
+
+
+def packed_bytes(images: int, size: int, channels: int = 3) -> int:
+    """Bytes of a packed set's pixels: one each for every channel.
+
+    >>> packed_bytes(5_822_653, 112) / 1e9  # MS1MV2
+    219.11...
+    """
+    return images * size**2 * channels
+
+
+def cache_bytes(images: int, embedding: int, *, mirrored: bool = True) -> int:
+    """Bytes of a teacher's embeddings in half precision, of mirror images too or not."""
+    return images * (2 if mirrored else 1) * embedding * 2
+
+
+def checkpoint_bytes(parameters: int, head: int) -> int:
+    """Bytes of a checkpoint: network and head, and as many values of momentum."""
+    return 2 * _FLOAT * (parameters + head)
+
+
+# --- what was measured ---------------------------------------------------------------------------
+
+
+def _finished(jobs: Iterable[plan.Job]) -> Iterator[Measured]:
+    """The finished runs of these jobs' experiments."""
+    notebooks = {job.folder.parent: (job.root, _notebook(job)) for job in jobs}
+    for folder, (root, notebook) in notebooks.items():
+        for path in sorted(folder.glob(f"[!.]*/{runs.RECORD}")):
+            record = runs.read_record(path.parent)
+            if record and record.keys() >= set(_RECORD_FIELDS):
+                yield _measured(path.parent, record, root, notebook)
+
+
+def _measured(folder: Path, record: dict, root: Path, notebook: str) -> Measured:
+    return Measured(
+        experiment=folder.parent.name,
+        notebook=notebook,
+        profile=record["profile"] or "by hand",
+        run=folder.name,
+        machine=record["cpu"] if record["device"] == "cpu" else record["device"],
+        threads=record["threads"],
+        seconds=record["wall_seconds"],
+        bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        work=_work(record["parameters"], root, {}),
+    )
+
+
+def _notebook(job: plan.Job) -> str:
+    return job.notebook.relative_to(job.root).as_posix()
+
+
+def _carried(root: Path) -> list[Measured]:
+    """The rows of the table that the study carries; none where there is no table."""
+    if not (root / TABLE).exists():
+        return []
+    table = _read(root / TABLE)
+    own = ("experiment", "notebook", "profile", "run", "machine", "threads", "seconds", "bytes")
+    return [Measured(**{k: row[k] for k in own}, row=row) for row in table.to_dict("records")]
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)[list(COLUMNS)]
+    except (OSError, ValueError, KeyError) as problem:
+        text = errors.COST_TABLE.format(file=path, problem=str(problem).rstrip("."))
+        raise errors.DataError(text) from problem
+
+
+def measured(study: plan.Plan) -> pd.DataFrame:
+    """The times of all finished runs of a plan that are up to date, with the columns `COLUMNS`.
+
+    Seconds and bytes; `rest_` is without networks and drawing, and without weights and scores.
+    """
+    jobs = [job for profile in study.profiles for job in study.jobs(profile)]
+    code = runs.code_hashes()
+    done = {job.folder for job in jobs if plan.standing(job, code).kind == "done"}
+    found = [one for one in _finished(jobs) if study.runs_dir / one.id in done]
+    return pd.DataFrame(
+        [{name: getattr(one, name) for name in COLUMNS} for one in found], columns=COLUMNS
+    )
+
+
+def store(root: Path | str = ".") -> Path:
+    """Write the times of a project's finished runs into the table that the study carries.
+
+    Rows of other machines, and of runs that are not finished here, stay. To be called on the
+    machine where they ran, with nothing else running: it measures that machine's speed.
+
+    Returns
+    -------
+    pathlib.Path
+        The table.
+
+    Raises
+    ------
+    RunError
+        Nothing is finished.
+    DataError
+        The table that is there cannot be read.
+    """
+    study = plan.load(Path(root) / plan.FILE)
+    fresh = measured(study)
+    if fresh.empty:
+        raise errors.RunError(errors.NO_COSTS.format(folder=study.runs_dir))
+    path = study.root / TABLE
+    keys = ["machine", "experiment", "run"]
+    parts = [_read(path), fresh] if path.exists() else [fresh]
+    table = pd.concat(parts).drop_duplicates(keys, keep="last").sort_values(keys)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}")
+    table.round(2).to_csv(scratch, index=False, lineterminator="\n")
+    scratch.replace(path)
+    return path
+
+
+def span(seconds: float) -> str:
+    """A duration in words, to two digits.
+
+    Examples
+    --------
+    >>> span(40), span(1000), span(30_000), span(900_000), span(float("nan"))
+    ('40 s', '17 min', '8.3 h', '10 days', 'unknown')
+    """
+    if math.isnan(seconds):
+        return "unknown"
+    for unit, length, most in (("s", 1, 100), ("min", 60, 6000), ("h", 3600, 180_000)):
+        if seconds < most:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 or unit == "s" else f"{value:.1f} {unit}"
+    return f"{seconds / 86_400:,.1f} days" if seconds < 864_000 else f"{seconds / 86_400:,.0f} days"

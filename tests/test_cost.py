@@ -1,0 +1,353 @@
+"""What a run costs: the order of the sources, the arithmetic, disk, and the carried table."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studylib import cost, errors, models, plan, runs, speed
+from studylib.speed import Kind, Machine
+from tests.fixtures import project
+
+ROOT = Path(__file__).parent.parent
+RATE, DRAWN = 1e9, 1e6
+TRAINED = {
+    "architecture": "iresnet",
+    "settings": {"depth": [1, 1, 1, 1], "width": 0.25, "embedding": 64},
+    "n_people": 20,
+    "per_person": 5,
+    "size": 32,
+    "epochs": 3,
+    "n_test_people": 8,
+    "per_test_person": 4,
+    "pairs_per_group": 50,
+    "partial": 1.0,
+    "checkpoints": None,
+    "data_set": "simfaces",
+    "eval_set": "simfaces",
+}
+STUDY = """
+profiles: {quick: {about: small}, full: {about: large}}
+experiments:
+  fr_training:
+    title: Training
+    notebook: notebooks/fr_training.ipynb
+    parameters: PARAMETERS
+    runs: {a: {seed: 0}, b: {seed: 1}, long: {epochs: 6}}
+    profiles: {quick: {runs: [a, b]}, full: {runs: [a, long], parameters: {n_people: 2000}}}
+  after:
+    title: Quantised
+    notebook: notebooks/fr_quantization.ipynb
+    runs: {a: {network: {run: fr_training/a, file: network.safetensors}, eval_set: simfaces}}
+reports:
+  words:
+    title: Noise and power
+    notebook: notebooks/noise_and_power.ipynb
+""".replace("PARAMETERS", json.dumps(TRAINED))
+
+
+@pytest.fixture(autouse=True)
+def this_machine(monkeypatch):
+    """Let this machine do 1e9 operations a second, without timing anything."""
+    machine = Machine("here", "measured here", lambda kind: RATE, lambda: DRAWN)
+    monkeypatch.setattr(speed, "here", lambda device="cpu": machine)
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    for name in ("fr_training", "fr_quantization", "noise_and_power"):
+        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "notebooks")
+    (tmp_path / "study.yml").write_text(STUDY)
+    return plan.load(tmp_path / "study.yml")
+
+
+def finish(job, seconds, *, machine="here", size=1000, device="cpu"):
+    """Leave the record of a finished run, and a file of some bytes."""
+    job.folder.mkdir(parents=True)
+    (job.folder / "outcomes.parquet").write_bytes(b"x" * size)
+    record = {
+        "schema": runs.SCHEMA,
+        "parameters": json.loads(json.dumps(plan.effective(job))),
+        "profile": job.profile,
+        "wall_seconds": seconds,
+        "cpu": machine,
+        "device": device,
+        "threads": 1,
+    }
+    runs.write_record(job.folder, record)
+    return job.folder
+
+
+def test_work_of_a_training_is_counted_from_its_parameters(study):
+    job = study.job("quick", "fr_training", "quick-a")
+    settings = TRAINED["settings"] | {"size": 32}
+    network = models.build("iresnet", **settings, seed=0)
+    operations, _ = speed.count("iresnet", settings)
+    work = cost.work(job)
+    trained = 3 * (operations + 2 * 20 * 64) * 100 * 3  # head of 20 centres, 100 faces, 3 epochs
+    assert work.operations == {Kind("residual", 0.25): trained + 2 * operations * 32}
+    assert work.pixels == (100 + 32) * 32**2
+    assert work.bytes == 4 * models.parameter_count(network) + 10 * 50 * 4
+    assert work.seconds(speed.here()) == pytest.approx(work.total / RATE + work.pixels / DRAWN)
+
+
+def test_work_of_quantising_follows_the_network_it_takes(study):
+    jobs = {job.folder: job for job in study.jobs("quick")}
+    after = study.job("quick", "after", "quick-a")
+    operations, _ = speed.count("iresnet", TRAINED["settings"] | {"size": 32})
+    given_ = plan.effective(after)
+    faces = 2 * 240 * 8 * len(given_["precisions"]) + 128 * (len(given_["precisions"]) - 1)
+    assert cost.work(after, jobs).operations == {Kind("residual", 0.25): operations * faces}
+    assert cost.work(after).total == 0  # nobody knows which network that will be
+    finish(study.job("quick", "fr_training", "quick-a"), 5)
+    assert cost.work(after).total == operations * faces  # now its own record says so
+
+
+def test_twice_the_epochs_and_people_are_as_much_more_work(study):
+    short, long = (study.job("full", "fr_training", f"full-{name}") for name in ("a", "long"))
+    operations, _ = speed.count("iresnet", TRAINED["settings"] | {"size": 32})
+    tests = 2 * operations * 32
+    assert cost.work(long).total - tests == 2 * (cost.work(short).total - tests)
+
+
+def test_the_runs_own_record_comes_first(study):
+    a, b = (study.job("quick", "fr_training", f"quick-{name}") for name in "ab")
+    finish(a, 12.5)
+    finish(b, 99)
+    mine = cost.estimate(a)
+    files = sum(path.stat().st_size for path in a.folder.iterdir())
+    assert (mine.seconds, mine.bytes, mine.basis) == (12.5, files, cost.HERE)
+    assert mine.source == "fr_training/quick-a on here"
+
+
+def test_then_other_runs_of_its_notebook_and_profile(study):
+    a, b = (study.job("quick", "fr_training", f"quick-{name}") for name in "ab")
+    finish(b, 99, machine="another")
+    found = cost.estimate(a)
+    assert (found.seconds, found.basis) == (99, cost.ELSEWHERE)
+    assert found.source == "fr_training/quick-b on another"
+
+
+def test_a_time_of_other_work_is_scaled(study):
+    short, long = (study.job("full", "fr_training", f"full-{name}") for name in ("a", "long"))
+    finish(short, 100)
+    found, ratio = cost.estimate(long), cost.work(long).total / cost.work(short).total
+    assert 1.9 < ratio < 2
+    assert (found.seconds, found.basis) == (pytest.approx(100 * ratio), cost.COMPUTED)
+    assert found.source == f"{ratio:.2f} times fr_training/full-a on here"
+
+
+def test_otherwise_work_over_rate_and_the_rest_as_it_was_measured(study):
+    quick, full = (study.job(p, "fr_training", f"{p}-a") for p in ("quick", "full"))
+    work, small = cost.work(full), cost.work(quick)
+    alone = cost.estimate(full)
+    assert alone.seconds == pytest.approx(work.total / RATE + work.pixels / DRAWN)
+    assert (alone.bytes, alone.basis) == (work.bytes, cost.COMPUTED)
+    took = small.seconds(speed.here()) + 7
+    finish(quick, took, size=small_bytes(quick) + 500)
+    found = cost.estimate(full)
+    assert found.seconds == pytest.approx(alone.seconds + 7)
+    assert "the rest as fr_training/quick-a" in found.source
+    kept = sum(path.stat().st_size for path in quick.folder.iterdir()) - small.bytes
+    assert found.bytes == work.bytes + kept
+
+
+def small_bytes(job) -> int:
+    return int(cost.work(job).bytes)
+
+
+def test_on_another_machine_only_its_own_times_count(study):
+    a = study.job("quick", "fr_training", "quick-a")
+    finish(a, 12.5)
+    gpu = speed.assumed("A100", {"residual": 0.5})
+    found, work = cost.estimate(a, gpu), cost.work(a)
+    rest = max(0, 12.5 - work.seconds(speed.here()))
+    assert found.basis == cost.COMPUTED
+    assert found.seconds == pytest.approx(work.total / (312e12 * 0.5) + rest)
+    shutil.rmtree(a.folder)
+    finish(a, 3.5, device="A100")
+    assert cost.estimate(a, gpu).seconds == 3.5
+    assert cost.estimate(a, gpu).basis == cost.ELSEWHERE
+
+
+def test_what_was_never_run_and_cannot_be_counted_is_unknown(study):
+    words = study.job("quick", "words", "quick")
+    found = cost.estimate(words)
+    assert math.isnan(found.seconds) and math.isnan(found.bytes)
+    assert found.basis == cost.UNKNOWN
+    finish(study.job("full", "words", "full"), 21)
+    found = cost.estimate(words)
+    assert (found.seconds, found.basis) == (21, cost.COMPUTED)
+    assert found.source == "all as words/full"
+
+
+def test_estimates_are_in_the_order_of_the_jobs(study):
+    jobs = study.jobs("quick")
+    finish(jobs[1], 50)
+    found = cost.estimates(jobs)
+    assert len(found) == len(jobs)
+    assert found[1].basis == cost.HERE and found[1].seconds == 50
+    assert cost.estimates([]) == []
+
+
+def test_a_notebook_with_other_parameters_of_these_names_is_unknown(tmp_path):
+    study = plan.load(project.make(tmp_path / "p") / "study.yml")
+    assert [one.basis for one in cost.estimates(study.jobs("smoke"))] == [cost.UNKNOWN] * 3
+    assert cost._work({"architecture": 3, "epochs": "many"}, tmp_path, {}) == cost.Work()
+
+
+# --- several at a time ---------------------------------------------------------------------------
+
+
+def job(name, inputs=(), alone=False):
+    folder = Path("/runs/x") / name
+    made = {"root": Path("/"), "experiment": "x", "name": name, "profile": "quick", "title": "x"}
+    made |= {"notebook": Path("/x.ipynb"), "folder": folder, "parameters": {}, "alone": alone}
+    return plan.Job(**made, inputs=tuple(Path("/runs/x") / i for i in inputs))
+
+
+def test_makespan_keeps_the_order_of_what_is_read():
+    jobs = [job("a"), job("b"), job("c", ["a"]), job("report", ["b", "c"])]
+    assert cost.makespan(jobs, [5, 3, 4, 2], 2) == 5 + 4 + 2
+    assert cost.makespan(jobs, [5, 3, 4, 2], 1) == 14
+    assert cost.makespan(jobs, [5, 3, 4, 2], 100) == 11
+    assert cost.makespan(jobs, [5, 3, math.nan, 2], 2) == 7
+    assert cost.makespan([], [], 3) == 0
+
+
+def test_a_job_that_runs_alone_waits_and_is_waited_for():
+    jobs = [job("a"), job("b"), job("timed", alone=True), job("c")]
+    assert cost.makespan(jobs, [5, 3, 4, 2], 2) == 5 + 4 + 2
+
+
+def test_no_place_is_refused():
+    with pytest.raises(errors.ParameterError) as told:
+        cost.makespan([job("a")], [1], 0)
+    assert str(told.value) == errors.BAD_SIZE.format(what="n", least=1, value=0)
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=30), st.integers(1, 8))
+def test_makespan_of_free_jobs_is_within_grahams_bounds(seconds, n):
+    jobs = [job(str(i)) for i in range(len(seconds))]
+    found, least = cost.makespan(jobs, seconds, n), max(max(seconds), sum(seconds) / n)
+    assert least <= found * (1 + 1e-9) + 1e-9
+    assert found <= sum(seconds) / n + max(seconds) + 1e-6
+
+
+def test_a_budget_adds_up_what_is_known():
+    costs = [
+        cost.Estimate(4, 10, cost.HERE, ""),
+        cost.Estimate(6, 20, cost.COMPUTED, ""),
+        cost.Estimate(math.nan, math.nan, cost.UNKNOWN, ""),
+    ]
+    assert cost.budget([job("a"), job("b"), job("c")], costs, 2) == {
+        "runs": 3,
+        "measured": 1,
+        "computed": 1,
+        "unknown": 1,
+        "work_seconds": 10,
+        "seconds": 6,
+        "bytes": 30,
+    }
+
+
+# --- disk ----------------------------------------------------------------------------------------
+
+
+def test_bytes_on_disk_are_those_of_the_arrays():
+    assert cost.packed_bytes(7, 48) == torch.zeros(7, 48, 48, 3, dtype=torch.uint8).nbytes
+    rows = torch.zeros(7, 2, 64, dtype=torch.float16)
+    assert cost.cache_bytes(7, 64) == rows.nbytes
+    assert cost.cache_bytes(7, 64, mirrored=False) == rows[:, :1].clone().nbytes
+    assert cost.checkpoint_bytes(100, 50) == 2 * 4 * 150
+
+
+def test_a_saved_network_is_as_large_as_said(tmp_path, study):
+    given_ = plan.effective(study.job("quick", "fr_training", "quick-a"))
+    network = models.build("iresnet", **TRAINED["settings"], size=32, seed=0)
+    about = {"architecture": "iresnet", "settings": TRAINED["settings"] | {"size": 32}}
+    models.save(network, tmp_path / "network.safetensors", about)
+    weights = cost._work(given_ | {"pairs_per_group": 0}, tmp_path, {}).bytes
+    assert (tmp_path / "network.safetensors").stat().st_size == pytest.approx(weights, rel=0.05)
+
+
+# --- the table that is carried -------------------------------------------------------------------
+
+
+@pytest.fixture
+def done(monkeypatch):
+    """Let every finished run be up to date."""
+    state = {True: plan.State("done"), False: plan.State("missing")}
+    monkeypatch.setattr(
+        plan, "standing", lambda job, code=None: state[(job.folder / runs.RECORD).exists()]
+    )
+
+
+def test_stored_times_are_measured_elsewhere(study, done):
+    a = study.job("quick", "fr_training", "quick-a")
+    full = study.job("full", "fr_training", "full-a")
+    finish(a, 5000, machine="that one")
+    before = cost.estimate(full)
+    path = cost.store(study.root)
+    assert path == study.root / cost.TABLE
+    shutil.rmtree(a.folder)
+    found = cost.estimate(a)
+    assert (found.seconds, found.basis) == (5000, cost.ELSEWHERE)
+    assert found.source == "fr_training/quick-a on that one"
+    assert cost.estimate(full).seconds == pytest.approx(before.seconds, abs=0.01)
+
+
+def test_storing_again_keeps_other_machines_and_replaces_ones_own(study, done):
+    a = study.job("quick", "fr_training", "quick-a")
+    finish(a, 50, machine="that one")
+    cost.store(study.root)
+    shutil.rmtree(a.folder)
+    finish(a, 20)
+    cost.store(study.root)
+    shutil.rmtree(a.folder)
+    finish(a, 21)
+    table = pd.read_csv(cost.store(study.root))
+    assert list(table.columns) == list(cost.COLUMNS)
+    assert table[["machine", "seconds"]].to_numpy().tolist() == [["here", 21.0], ["that one", 50.0]]
+    assert not list(
+        path for path in (study.root / cost.TABLE).parent.iterdir() if path.suffix != ".csv"
+    )
+
+
+def test_stale_runs_are_not_stored(study, monkeypatch):
+    finish(study.job("quick", "fr_training", "quick-a"), 50)
+    monkeypatch.setattr(plan, "standing", lambda job, code=None: plan.State("stale", ("x",)))
+    with pytest.raises(errors.RunError) as told:
+        cost.store(study.root)
+    assert str(told.value) == errors.NO_COSTS.format(folder=study.runs_dir)
+    assert not (study.root / cost.TABLE).exists()
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])
+def test_a_damaged_table_is_refused(study, text):
+    path = study.root / cost.TABLE
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(errors.DataError, match="not the table of measured times") as told:
+        cost.estimate(study.job("quick", "fr_training", "quick-a"))
+    assert str(path) in str(told.value)
+
+
+def test_spans_are_said_in_the_nearest_unit():
+    said = [cost.span(s) for s in (0.4, 59, 600, 7200, 200_000, 3e6, math.nan)]
+    assert said == ["0 s", "59 s", "10 min", "2.0 h", "2.3 days", "35 days", "unknown"]
+
+
+def test_the_plan_of_the_study_itself_can_be_costed():
+    jobs = plan.load(ROOT / "study.yml").jobs("full")
+    found = cost.estimates(jobs, speed.assumed("H100"))
+    trained = [one for j, one in zip(jobs, found, strict=True) if j.experiment == "fr_training"]
+    assert len(trained) >= 15
+    assert all(60 < one.seconds < 10 * 86_400 for one in trained)
