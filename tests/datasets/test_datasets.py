@@ -23,9 +23,8 @@ def test_orl_with_a_missing_picture_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["londn", "sface"])
 def test_unknown_data_set(name):
-    with pytest.raises(
-        errors.DataError, match=f"no data set named '{name}'. Known: ckplus, .*folder, lfw_people, london"
-    ):
+    known = "Known: ckplus, .*folder, lfw_people, london"
+    with pytest.raises(errors.DataError, match=f"no data set named '{name}'. {known}"):
         datasets.read(name)
 
 
