@@ -83,6 +83,64 @@ def test_a_run_without_full_precision_is_refused(tmp_path):
     assert str(caught.value) == errors.NO_REFERENCE.format(run=found[0].name)
 
 
+@pytest.mark.parametrize(
+    ("which", "changes", "parameter"),
+    [
+        ("real-0-alone-1", {"epochs": 9}, "epochs"),  # not the others' length
+        ("synthetic-1-kdembedding-0", {"flip": False}, "flip"),
+        ("mix-0.3-kdembedding-1", {"kd_weight": 5.0}, "kd_weight"),  # another seed's is other
+    ],
+)
+def test_students_of_different_recipes_are_refused(tmp_path, which, changes, parameter):
+    made(tmp_path, seeds=(0, 1))
+    name = f"iresnet-cosface-{which}"
+    kd_runs.set_parameters(tmp_path / "kd_student" / f"quick-{name}", **changes)
+    with pytest.raises(errors.RunError) as caught:
+        kd_effects.students(runs.finished(tmp_path, "kd_student", "quick"))
+    said = str(caught.value)
+    runs_named = said.split("The runs ")[1].split(" are students")[0].split(" and ")
+    given = {"first": runs_named[0], "other": runs_named[1], "parameter": parameter}
+    values = (3, 9) if parameter == "epochs" else (None, changes[parameter])
+    values = values if runs_named[1] == name else values[::-1]
+    given |= {"kind": "iresnet", "given": values[0], "wanted": values[1]}
+    assert name in runs_named and said == errors.OTHER_RECIPE.format(**given)
+
+
+def test_recipes_may_differ_in_teaching_and_between_kinds(tmp_path):
+    found, _ = made(tmp_path, kinds=("iresnet", "mobilefacenet"), seeds=(0,))
+    for run in found:
+        if "mobile" in run.name:
+            kd_runs.set_parameters(run.folder, lr=0.05)
+        kd_runs.set_parameters(run.folder, kd_weight=None if "alone" in run.name else 3.0)
+        kd_runs.set_parameters(run.folder, teacher="alone" not in run.name)
+    assert len(kd_effects.students(runs.finished(tmp_path, "kd_student", "quick"))) == 12
+
+
+def test_the_share_that_a_set_came_to_stands_beside_the_one_asked_for(tmp_path):
+    """Sets of unequal size: a mix of 30 % asked for has 13 % synthetic identities."""
+    found, _ = made(tmp_path, seeds=(0,))
+    for run in found:
+        if "mix" in run.name:
+            kd_runs.edit(run.folder, synthetic_share=0.13)
+            place = run.folder / "people.parquet"
+            numbers = {"identities": [7, 80, 13], "pictures": [70, 800, 26]}
+            people = pd.DataFrame({"domain": ["real", "real", "synthetic"]} | numbers)
+            people.astype({"domain": "category"}).to_parquet(place)
+    about = kd_effects.students(found)
+    mixed = about[about["training_set"] == "mix"].iloc[0]
+    assert (mixed["set"], mixed["share"], mixed["synthetic_share"]) == ("mix 30%", 0.3, 0.13)
+    assert (about.loc[about["set"] == "synthetic", "synthetic_share"] == 1).all()  # not told
+    sizes = kd_effects.sizes(found, about)
+    assert sizes.values.tolist() == [
+        ["real", 0.0, 100, 0, 1000, 0],
+        ["mix 30%", 0.13, 87, 13, 870, 26],
+        ["synthetic", 1.0, 0, 100, 0, 1000],
+    ]
+    assert list(sizes)[2:] == [
+        "identities real", "identities synthetic", "pictures real", "pictures synthetic",
+    ]  # fmt: skip
+
+
 def test_students_with_and_without_a_teacher_are_needed(study):
     about = study[0]
     assert len(kd_effects.taught_or_alone(about, KD)) == len(about)
@@ -182,6 +240,24 @@ def test_each_training_counts_by_itself_on_its_set(study, measured):
     assert set(found["of"]) == {"all", "real", "mix 30%", "synthetic"}
     values = [row.value for row in kd_effects.picked(rows, metric="worst")]
     assert every["value"] == pytest.approx(np.mean(values))
+
+
+def test_over_all_sets_a_network_counts_once(study, measured):
+    about, rows = study[0], kd_effects.gains(measured, [KD])
+    found = kd_effects.averages(rows, about, 20)
+    every = found[(found["over"] == "all networks") & (found["metric"] == "worst")].iloc[0]
+    assert (every["networks"], every["repeats"]) == (3, 2)  # three seeds, whatever the sets
+    fields = {"group": "all", "metric": "worst"}
+    values = [row.value for row in kd_effects.picked(rows, **fields)]
+    assert every["value"] == pytest.approx(np.mean(values))
+    own = kd_effects.picked(rows, network="iresnet-1", **fields)
+    (mean,) = kd_effects.picked(kd_effects.over_sets(rows), network="iresnet-1", **fields)
+    assert (mean.column, mean.reference) == (KD, "alone")
+    assert mean.value == pytest.approx(np.mean([row.value for row in own]))
+    np.testing.assert_allclose(mean.draws, np.mean([row.draws for row in own], 0))
+    of_sets = found[found["over"] == "training set"]
+    assert set(of_sets["of"]) == {"real", "mix 30%", "synthetic"}
+    assert (of_sets["repeats"] == 2).all() and kd_effects.averages([], about, 20).empty
 
 
 def test_other_losses_are_compared_with_none_and_with_the_main_one(tmp_path):
@@ -348,6 +424,19 @@ def test_other_seeds_are_each_students_baseline(study, measured, seeds, pairs):
         row = kd_effects.picked(rows, column="real/alone", group="all", metric="agreement")[0]
         at = measured[0].columns.index("real/alone")
         assert row.value == pytest.approx((measured[0].wrong[at] == measured[1].wrong[at]).mean())
+
+
+def test_kinds_that_alternate_keep_their_other_seeds(tmp_path):
+    """Runs named with the seed first: kinds come by turns."""
+    found, teachers = made(tmp_path, kinds=("a", "b"), seeds=(0, 1))
+    about = kd_effects.students(found)
+    outcomes, _ = kd_effects.join(found, about, teachers)
+    outcomes.to_parquet(tmp_path / "o.parquet")
+    measured = kd_effects.read(tmp_path / "o.parquet", about, **ASKED)
+    by_turns = sorted(measured, key=lambda m: m.network[::-1])
+    assert [m.network for m in by_turns] == ["a-0", "b-0", "a-1", "b-1"]
+    rows = kd_effects.with_other_seeds(by_turns, about)
+    assert {row.network for row in rows} == {"a-0", "b-0"}
 
 
 def test_teachers_are_known_apart_by_more_than_rounding():

@@ -6,7 +6,7 @@ they can know are in `studylib.verdicts`, the two kinds of chance in `studylib.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import NamedTuple
 
@@ -37,8 +37,15 @@ from studylib.verdicts import rounded as _round
 OWN = ("pruned", "clustered")  # methods that fine-tune; their quantised copies are the same runs
 
 
-def evaluate(tables: Tables) -> pd.DataFrame:
+def evaluate(tables: Tables, claims: Iterable[Claim] | None = None) -> pd.DataFrame:
     """Judge every claim.
+
+    Parameters
+    ----------
+    tables : Tables
+        What claims are judged by: what their `judge` takes.
+    claims : iterable of Claim, optional
+        None: those of this module.
 
     Returns
     -------
@@ -47,7 +54,7 @@ def evaluate(tables: Tables) -> pd.DataFrame:
         `verdicts.Finding`, and p_of: the hypothesis that p speaks against.
     """
     rows = []
-    for claim in CLAIMS:
+    for claim in CLAIMS if claims is None else claims:
         about = claim._asdict()
         found = about.pop("judge")(tables)
         p_of = "" if np.isnan(found.p) else verdicts.null(claim.rule, found.verdict)

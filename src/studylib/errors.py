@@ -314,6 +314,10 @@ CANNOT_CACHE = (
     "Could not write the teacher's embeddings to {path}: {reason}. Free some space, or name a "
     "folder on another disk; no half-written file was left."
 )
+FULL_CACHE = (
+    "Could not write all of the teacher's embeddings to {path}: {reason}. What was computed is "
+    "kept in {part} and is gone on from: free some space and run again, or delete that folder."
+)
 NO_DIRECTION = (
     "The teacher's embedding of image {item!r} is zero, NaN or infinite, so it has no direction to "
     "teach: check the teacher's weights."
@@ -396,14 +400,15 @@ FAILED_CELL = (
     "{partial}, its log: {log}"
 )
 FAILED_KERNEL = (
-    "{notebook} ({run}) stopped at cell In [{cell}], {line!r}, without an answer from its kernel: "
-    "{reason}. A kernel that dies has often run out of memory. The notebook up to there: "
-    "{partial}, its log: {log}"
+    "{notebook} ({run}) stopped {where}, without an answer from its kernel: {reason}. A kernel "
+    "that dies has often run out of memory. The notebook up to there: {partial}, its log: {log}"
 )
 CUT_OFF = (
-    "The last attempt was cut off at cell In [{cell}], {line!r}, as by a kill or too little "
-    "memory. The notebook up to there: {partial}, its log: {log}"
+    "The last attempt was cut off {where}, as by a kill, too little memory or a cluster's time "
+    "limit.{left}"
 )
+CUT_OFF_LEFT = " The notebook up to there: {partial}, its log: {log}"
+CUT_OFF_CLUSTER = " What the cluster said: {folder}"
 DISK_FULL = (
     "{run} could not be written: the disk that holds {folder} is full. Free some space there and "
     "start again; finished runs are kept."
@@ -423,6 +428,10 @@ RUNS_FAILED = "{failed} of {total} runs failed."
 ONLY_ON_CLUSTER = (
     "{flags} is asked of a cluster, and this run is to be made on this machine. Name the cluster's "
     "executor, e.g. --executor slurm, or leave it out."
+)
+NOT_AN_EXECUTOR = (
+    "{name!r} is no executor that hands runs to other machines. Name one of Snakemake's, e.g. "
+    "--executor slurm, or leave it out: the runs are then made here."
 )
 NO_EXECUTOR = (
     "Snakemake's executor {name!r} is not installed here. Install it: pip install {package}"
@@ -558,6 +567,11 @@ NO_REFERENCE = (
 SAME_STUDENT = (
     "The runs {first} and {other} are both of {network}, {column}: name in run_names the ones to "
     "compare."
+)
+OTHER_RECIPE = (
+    "The runs {first} and {other} are students of one kind ({kind}), but differ in {parameter}: "
+    "{given!r} and {wanted!r}. Students are compared that differ only in training set, teaching "
+    "and seed: name in run_names those of one recipe."
 )
 NOTHING_TAUGHT = (
     "Distillation is judged by students that differ in nothing else, and no student here was "

@@ -3,8 +3,8 @@
 A student is known by its kind (architecture, and what else its runs differ in), what it was trained
 on, how it was taught, and its seed. In `audit.grid`'s terms a network is a kind with a seed, and
 its columns are TRAINING SET/TAUGHT: all compared on the same pairs of the same resampled people,
-with other trainings as the second source of chance. Where each training is to count by itself
-(`on_sets`), a network is a kind with a seed on one training set.
+with other trainings as the second source of chance. Trainings of one seed share their first weights
+and the order of their batches, so over all sets a network counts once, with its mean (`over_sets`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from studylib.metrics import uncertainty
 from studylib.metrics.arrays import divide
 from studylib.published import Estimate
 from studylib.runs import Finished
+from studylib.students import ALONE
 
-ALONE = "alone"
 GAP_ALONE = "the gap without a teacher"
 SHARED = "mix"  # the training set whose share of synthetic identities is a parameter
 FULL, TEACHER = "fp32", "teacher"
@@ -46,20 +46,24 @@ def students(found: list[Finished]) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        run, network (kind and seed), architecture (the kind), set (the training set, a mix with its
-        share of synthetic faces), share, taught, loss, training_seed, column (set/taught).
+        run, network (kind and seed), architecture (the kind), set (the training set, a mix with the
+        share that was asked for), share (asked for), synthetic_share (of the identities that it
+        came to; `share` where a run does not tell), taught, loss, training_seed, column
+        (set/taught).
 
     Raises
     ------
     RunError
-        If two runs are of one student, or one has no fp32 scores.
+        If two runs are of one student, one has no fp32 scores, or two of one kind had different
+        recipes, so that more than teaching and training set would tell them apart.
     """
     rows = []
     for run in found:
         if f"score_{FULL}" not in run.outcomes:
             raise errors.RunError(errors.NO_REFERENCE.format(run=run.name))
         about = run.table("network").iloc[0]
-        rows.append({"run": run.name} | {column: about[column] for column in _ABOUT})
+        given = {column: about[column] for column in _ABOUT}
+        rows.append({"run": run.name, **given, _REALISED: about.get(_REALISED, about["share"])})
     table = pd.DataFrame(rows)
     table["architecture"] = _kinds(table, [run.parameters["settings"] for run in found])
     table["network"] = table["architecture"] + "-" + table["training_seed"].astype(str)
@@ -71,10 +75,86 @@ def students(found: list[Finished]) -> pd.DataFrame:
             said = {"first": part["run"].iloc[0], "other": part["run"].iloc[1]}
             said |= part.iloc[0][["network", "column"]].to_dict()
             raise errors.RunError(errors.SAME_STUDENT.format(**said))
-    return table[["run", "network", "set", *_ABOUT, "column"]]
+    _check_recipes(table, {run.name: run.parameters for run in found})
+    return table[["run", "network", "set", *_ABOUT, _REALISED, "column"]]
 
 
 _ABOUT = ["architecture", "training_set", "share", "taught", "loss", "training_seed"]
+_REALISED = "synthetic_share"
+# What students of a kind may differ in: what makes their columns and networks, and what changes
+# nothing in the student itself.
+_TEACHING = {"kd_loss", "kd_weight", "kd_settings", "balance", "label_weight", "mirrored"}
+_FREE = {"seed", "teacher", "training_set", "share", "architecture", "settings", "loss", "cache"}
+_FREE |= {"checkpoints", "packed_dir", "out_dir", "device", "profile", "compress", "resamples"}
+
+
+def _check_recipes(table: pd.DataFrame, parameters: dict[str, dict]) -> None:
+    """Refuse students of a kind with different recipes, or ones taught so in different ways."""
+    taught = table[table["taught"] != ALONE].groupby(["architecture", "taught"])
+    for parts, free in ((table.groupby("architecture"), _FREE | _TEACHING), (taught, _FREE)):
+        for _, part in parts:
+            first, *others = part["run"]
+            for other in others:
+                _check_alike(first, other, parameters, free, part["architecture"].iloc[0])
+
+
+def _check_alike(first: str, other: str, parameters: dict[str, dict], free: set, kind: str) -> None:
+    one, two = parameters[first], parameters[other]
+    for name in sorted({*one, *two} - free):
+        if one.get(name) != two.get(name):
+            said = {"first": first, "other": other, "kind": kind, "parameter": name}
+            said |= {"given": one.get(name), "wanted": two.get(name)}
+            raise errors.RunError(errors.OTHER_RECIPE.format(**said))
+
+
+def sizes(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
+    """How large each training set is, counted from the runs' tables `people`.
+
+    Parameters
+    ----------
+    found : list of Finished
+        The runs of `about`.
+    about : pandas.DataFrame
+        From `students`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        set, synthetic_share, identities real, identities synthetic, pictures real, pictures
+        synthetic; a row a training set, from real to synthetic (several, where kinds of students
+        had sets of other sizes).
+    """
+    rows = []
+    for run, row in zip(found, about.itertuples(), strict=True):
+        people = run.table("people").groupby("domain", observed=True)[["identities", "pictures"]]
+        of = people.sum().reindex(["real", "synthetic"], fill_value=0)
+        counts = {f"{what} {domain}": of.loc[domain, what] for what in of for domain in of.index}
+        rows.append({"set": row.set, _REALISED: row.synthetic_share} | counts)
+    table = pd.DataFrame(rows).drop_duplicates()
+    return table.sort_values([_REALISED, "set"], kind="stable", ignore_index=True)
+
+
+def learnt(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
+    """How far trainings had come when they ended, from the runs' tables `history`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        set, taught, and means over the students: trainings (how many), epochs, accuracy (of the
+        last epoch, on training faces with their margin), fall (of the loss, a fraction an epoch
+        over the last two; NaN after a single epoch).
+    """
+    rows = []
+    for run, row in zip(found, about.itertuples(), strict=True):
+        history = run.table("history")
+        last = history["loss"].to_numpy(float)[-3:]
+        fall = 1 - (last[-1] / last[0]) ** (1 / (len(last) - 1)) if len(last) > 1 else np.nan
+        told = {"set": row.set, "taught": row.taught, "epochs": len(history), "fall": fall}
+        rows.append(told | {"share": row.share, "accuracy": history["accuracy"].iloc[-1]})
+    table = pd.DataFrame(rows).sort_values(["share", "set", "taught"], kind="stable")
+    by = table.groupby(["set", "taught"], sort=False)
+    means = by[["epochs", "accuracy", "fall"]].mean()
+    return means.assign(trainings=by.size()).reset_index()
 
 
 def taught_or_alone(about: pd.DataFrame, taught: str) -> pd.DataFrame:
@@ -258,11 +338,58 @@ def on_sets(rows: Iterable[Row]) -> list[Row]:
     """
     found = []
     for row in rows:
-        name, _, column = row.column.partition("/")
-        reference = row.reference.removeprefix(f"{name}/")
+        name, column, reference = _split(row)
         given = {"network": f"{row.network} on {name}", "column": column, "reference": reference}
         found.append(row._replace(**given))
     return found
+
+
+def _split(row: Row) -> tuple[str, str, str]:
+    """The training set, and column and reference without it."""
+    name, _, column = row.column.partition("/")
+    return name, column, row.reference.removeprefix(f"{name}/")
+
+
+def over_sets(rows: Iterable[Row]) -> list[Row]:
+    """Each network's mean over the training sets that it has; SET goes from the names.
+
+    Trainings of one seed on several sets are no independent ones: averaged, they count once.
+    """
+
+    def what(row: Row) -> tuple:
+        return row.network, *_split(row)[1:], row.group, row.metric
+
+    found = []
+    for key, part in groupby(sorted(rows, key=what), what):
+        part = list(part)
+        value = float(np.mean([row.value for row in part]))
+        draws = np.mean([row.draws for row in part], 0)
+        found.append(Row(*key, value, draws, float(np.mean([row.least for row in part]))))
+    return found
+
+
+def averages(rows: list[Row], about: pd.DataFrame, people: int) -> pd.DataFrame:
+    """`grid.averages` of columns SET/...: over networks, and of each training set by itself.
+
+    Parameters
+    ----------
+    rows : list of Row
+        Differences within training sets, such as `gains` or `drops`.
+    about : pandas.DataFrame
+        From `students`.
+    people : int
+        People in the smallest group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `grid.averages` has it. Averages over all networks and over an architecture are those of
+        `over_sets`, so that a kind has as many repeats as seeds; those over a training set are of
+        the networks on it.
+    """
+    parts = [grid.averages(over_sets(rows), networks(about), people)]
+    own = grid.averages(on_sets(rows), networks_on_sets(about), people)
+    return pd.concat([*parts, own[own["over"] == "training set"]], ignore_index=True)
 
 
 def networks_on_sets(about: pd.DataFrame) -> pd.DataFrame:
@@ -553,6 +680,7 @@ def with_other_seeds(measured: list[Measured], about: pd.DataFrame) -> list[Row]
     """
     kind = networks(about).set_index("network")["architecture"]
     rows = []
+    measured = sorted(measured, key=lambda m: kind[m.network])  # runs may be listed by seed
     for _, part in groupby(measured, lambda m: kind[m.network]):
         part = list(part)
         pairs = zip(part, [*part[1:], part[0]], strict=True) if len(part) > 1 else ()

@@ -21,7 +21,7 @@ def test_a_planted_gain_two_architectures_and_another_loss(tmp_path):
     assert len(found.table("students")) == 36 and len(found.outcomes) == 1200
 
     gained = found.table("gained").query("over == 'all networks'").set_index("metric")
-    assert (gained["networks"] == 12).all() and (gained["repeats"] == 6).all()
+    assert (gained["networks"] == 4).all() and (gained["repeats"] == 2).all()
     assert gained.loc["accuracy", "value"] > 0.05 and gained.loc["accuracy", "p_holm"] < 0.05
     assert set(gained["tests"]) == {2}
     gaps = found.table("gaps").query("over == 'all networks' and metric == 'accuracy'")
@@ -42,11 +42,16 @@ def test_a_planted_gain_two_architectures_and_another_loss(tmp_path):
         "- Distillation raises the accuracy of these students: +",
         "Distillation on synthetic makes up for",
         "learnt alone in w4a4, more in nothing; not resolved: w8a8.",
-        "- kd: rkd less kd: embedding (12 networks): accuracy ",
+        "- kd: rkd less kd: embedding (4 networks): accuracy ",
         "- accuracy, mobilefacenet, kd: embedding: highest at ",
         "- **other studies** (2): ",
+        "- **Cut short:** when training ended the loss still fell by more than 5% an epoch",
+        "- The teacher teacher-0 was trained on 640 identities of simfaces, the students' real set",
     ):
         assert said in text
+    assert text.count("other people, so that what distillation adds") == 3  # above the claims too
+    assert found.table("sizes")["synthetic_share"].tolist() == [0, 0.3, 1]
+    assert found.table("trained")["trainings"].tolist() == [4] * 9
     assert "nan" not in text.replace("nance", "")
 
 
