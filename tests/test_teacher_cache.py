@@ -1,6 +1,7 @@
 """The cache of a teacher's embeddings: what it holds, when it is made again, what stops it."""
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -299,15 +300,20 @@ def test_of_two_processes_one_computes_and_the_other_waits(tmp_path):
 # --- a full disk, and other mistakes -------------------------------------------------------------
 
 
+def full_cache(folder, reason):
+    """The message of a full disk, on the only cache of a folder."""
+    (part,) = folder.glob("*.part")
+    return errors.FULL_CACHE.format(path=part.with_suffix(""), reason=reason, part=part)
+
+
 def test_too_little_room_is_said_before_the_teacher_starts(tmp_path, monkeypatch):
     teacher = Teacher()
     usage = shutil.disk_usage(tmp_path)._replace(free=20 * 2 * 6 * 2 - 1)
     monkeypatch.setattr(teacher_cache.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(errors.DataError) as caught:
         teacher_cache.embeddings(teacher, faces(), tmp_path / "c")
-    (lock,) = (tmp_path / "c").iterdir()  # and nothing else
     reason = "No space left on device for 480 bytes"
-    assert str(caught.value) == errors.CANNOT_CACHE.format(path=lock.with_suffix(""), reason=reason)
+    assert str(caught.value) == full_cache(tmp_path / "c", reason)
     assert teacher.seen == 2
     monkeypatch.undo()
     assert len(teacher_cache.embeddings(teacher, faces(), tmp_path / "c")) == 20
@@ -324,14 +330,51 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_that_fills_up_leaves_no_half_written_file(tmp_path):
+def test_a_disk_that_fills_up_keeps_what_was_computed(tmp_path):
     data = faces(400)  # 9,600 bytes
-    with files_of_at_most(6000), pytest.raises(errors.DataError) as caught:
-        teacher_cache.embeddings(Teacher(), data, tmp_path, batch_size=10)
-    (lock,) = tmp_path.iterdir()
-    path = lock.with_suffix("")
-    assert str(caught.value) == errors.CANNOT_CACHE.format(path=path, reason="File too large")
-    assert len(teacher_cache.embeddings(Teacher(), data, tmp_path)) == 400
+    for _ in range(2):  # a second attempt on the full disk loses nothing either
+        teacher = Teacher()
+        with files_of_at_most(6000), pytest.raises(errors.DataError) as caught:
+            teacher_cache.embeddings(teacher, data, tmp_path, batch_size=10)
+        assert str(caught.value) == full_cache(tmp_path, "File too large")
+        assert names(tmp_path) == []  # nothing to read yet
+    assert teacher.seen == 2 * (1 + 10)
+    done = (6000 - 128) // (10 * 24) * 10  # faces in whole batches, after the header
+    teacher = Teacher()
+    found = teacher_cache.embeddings(teacher, data, tmp_path, batch_size=10, check=True)
+    assert teacher.seen == 2 * (1 + 400 - done)
+    np.testing.assert_array_equal(found, expected(teacher, data.images).astype(np.float16))
+    assert list(tmp_path.glob("*.part")) == []
+
+
+@pytest.mark.parametrize(("number", "kept"), [("ENOSPC", 1), ("EDQUOT", 1), ("EIO", 0)])
+def test_only_a_full_disk_keeps_the_part(tmp_path, monkeypatch, number, kept):
+    def fail(file):
+        raise OSError(getattr(errno, number), number)
+
+    monkeypatch.setattr(teacher_cache.os, "fsync", fail)
+    with pytest.raises(errors.DataError, match=number):
+        teacher_cache.embeddings(Teacher(), faces(), tmp_path)
+    assert len(list(tmp_path.glob("*.part"))) == kept
+    monkeypatch.undo()
+    teacher = Teacher()
+    found = teacher_cache.embeddings(teacher, faces(), tmp_path, check=True)
+    np.testing.assert_array_equal(found, expected(teacher, faces().images).astype(np.float16))
+    assert teacher.seen == (2 if kept else 42)
+
+
+def test_a_full_disk_does_not_cost_the_old_progress(tmp_path, monkeypatch):
+    part = stopped(tmp_path)
+    before = (part / "progress.txt").read_bytes()
+
+    def fail(*places):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher_cache.os, "replace", fail)
+        with pytest.raises(errors.DataError, match="full"):
+            teacher_cache.embeddings(Teacher(), faces(), tmp_path, batch_size=2)
+    assert (part / "progress.txt").read_bytes() == before
 
 
 def test_a_folder_that_cannot_be(tmp_path):

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from studylib import align, errors, recognition
+from studylib import align, errors, models, recognition, train_recognition
 from studylib.audit import grid
+from studylib.datasets import packed
+from studylib.distill import Teaching
 from studylib.faces import Faces
 from studylib.metrics import testing, thresholds, uncertainty, verification
 from studylib.published import Estimate
@@ -29,6 +31,8 @@ SETS = ("real", "generated", "mix")
 # What is asked: the first minus the second.
 AMONG_SETS = (("generated", "real"), ("mix", "real"), ("mix", "generated"))
 BESIDE_TEACHER = tuple((name, TEACHER) for name in SETS)
+BESIDE_UNTRAINED = tuple((name, UNTRAINED) for name in SETS)
+CALLED = {"real": "photographs", "generated": "generated faces", "mix": "the mix"}
 EVERYBODY = "everybody"
 FEWEST = 4  # of three people, every ninth resample holds a single one, and so no impostor
 CEILING = 0.999  # above it next to nothing is wrong, and resamples of nothing tell nothing
@@ -44,6 +48,25 @@ def greyed(faces: Faces, size: int = align.SIZE) -> Faces:
     pictures = faces.images.permute(0, 2, 3, 1).numpy()  # (N, H, W, 3)
     grey = [align.resize(picture, size=size, grey=True) for picture in pictures]
     return Faces(torch.stack(grey).expand(-1, 3, -1, -1).contiguous(), faces.table, faces.origin)
+
+
+def generated_in_mix(n: int, share: float) -> int:
+    """How many of a mix's n faces are generated.
+
+    Raises
+    ------
+    ParameterError
+        A share that leaves one of the two kinds out.
+
+    Examples
+    --------
+    >>> generated_in_mix(128, 0.3)
+    38
+    """
+    found = round(share * n)
+    if not 0 < found < n:
+        raise errors.ParameterError(errors.BAD_SHARE.format(what="synthetic_share", value=share))
+    return found
 
 
 def pool(
@@ -73,9 +96,7 @@ def pool(
         A share that leaves one of the two out of the mix.
     """
     n = min(len(real), len(generated))
-    of_mix = round(share * n)
-    if not 0 < of_mix < n:
-        raise errors.ParameterError(errors.BAD_SHARE.format(what="synthetic_share", value=share))
+    of_mix = generated_in_mix(n, share)
     parts = real.sample(n, seed), generated.sample(n, seed)
     tables = [
         part.table[["item", "subject"]].assign(domain=domain)
@@ -86,6 +107,49 @@ def pool(
     first, second = (np.random.default_rng([seed, k]).permutation(n) + k * n for k in (0, 1))
     mix = np.sort(np.concatenate([first[: n - of_mix], second[:of_mix]]))
     return both, {"real": np.arange(n), "generated": np.arange(n, 2 * n), "mix": mix}
+
+
+def rehearse(architecture: str, settings: dict, size: int, *, weight: float, **recipe) -> None:
+    """Train a student for one step on noise, which refuses what the real training would refuse.
+
+    Parameters
+    ----------
+    architecture, settings, size
+        Of the student (`models.build`), and the side of its faces in pixels.
+    weight : float
+        Of the loss.
+    **recipe
+        Of `train_recognition.fit`: batch_size, lr, milestones.
+
+    Raises
+    ------
+    ParameterError
+        Whatever of these cannot be trained with.
+    """
+    student = models.build(architecture, **settings | {"size": size, "embedding": 2}, seed=0)
+    n = max(2, recipe["batch_size"])
+    pixels = torch.randint(256, (n, 3, size, size), generator=torch.Generator().manual_seed(0))
+    table = pd.DataFrame({"item": [str(i) for i in range(n)]})
+    teaching = Teaching(torch.eye(2)[torch.arange(n) % 2][:, None], weight=weight)  # (n, 1, 2)
+    noise = Faces(pixels.to(torch.uint8), table.assign(subject=table["item"]), "noise")
+    recipe["milestones"] = tuple(recipe["milestones"])
+    train_recognition.fit(student, None, noise, teaching=teaching, epochs=1, seed=0, **recipe)
+
+
+def fingerprints(sets: dict[str, Faces | None]) -> pd.DataFrame:
+    """Which faces a run is about, without a picture: a row a set that is there.
+
+    Returns
+    -------
+    pandas.DataFrame
+        set, origin, faces (how many), sha256 (`packed.fingerprint`: of pixels and table).
+    """
+    rows = [
+        {"set": name, "origin": one.origin, "faces": len(one), "sha256": packed.fingerprint(one)}
+        for name, one in sets.items()
+        if one is not None
+    ]
+    return pd.DataFrame(rows)
 
 
 def repeated(faces: Faces) -> Faces:
@@ -226,10 +290,11 @@ def levels(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
 
 
 def contrasts(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
-    """What the sets differ in, each by itself and against the teacher, paired by pair and seed.
+    """What the sets differ in, from each other, the teacher and no training, by pair and seed.
 
-    Holm's correction counts the comparisons of one family: those of a test among sets, or with the
-    teacher, over everybody; or over all its groups.
+    An untrained network has the first weights of the students of its seed. Holm's correction counts
+    the comparisons of one family: those of a test among sets, or with the teacher, or with the
+    untrained, over everybody; or over all its groups.
 
     Returns
     -------
@@ -238,8 +303,9 @@ def contrasts(tests: list[Judged], seeds: list[int]) -> pd.DataFrame:
         family, tests (its size), p_holm.
     """
     rows = []
+    kinds = {"sets": AMONG_SETS, "teacher": BESIDE_TEACHER, "untrained": BESIDE_UNTRAINED}
     for test in tests:
-        for kind, asked in (("sets", AMONG_SETS), ("teacher", BESIDE_TEACHER)):
+        for kind, asked in kinds.items():
             over = EVERYBODY if test.group == EVERYBODY else "groups"
             for one, other in asked:
                 found, _ = _average(test, one, other, seeds)
@@ -321,7 +387,7 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
 
 def figure(compared: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """Differences among the sets as `charts_tradeoff.gaps` draws them; `names` are the tests'."""
-    among = compared[compared["other"] != TEACHER]
+    among = compared[~compared["other"].isin([TEACHER, UNTRAINED])]
     return pd.DataFrame(
         {
             "panel": [f"{row.one} minus {row.other}" for row in among.itertuples()],
@@ -349,6 +415,9 @@ def findings(
 ) -> str:
     """What the tables of `levels`, `contrasts` and `between_groups` say, as Markdown.
 
+    A gap, and what the mix gives, are told relative to photographs: only where these have taught
+    something that the test can see.
+
     Parameters
     ----------
     names : dict of str to str
@@ -366,23 +435,44 @@ def findings(
             + f"Teacher {_percent(own.loc[TEACHER])}; students taught on photographs "
             + f"{_percent(own.loc['real'])}, on generated faces {_percent(own.loc['generated'])}, "
             + f"on the mix {_percent(own.loc['mix'])}; untrained {_percent(own.loc[UNTRAINED])}.",
-            *_worthless(own),
-            f"  - The synthetic gap, {_gap(part.loc[('generated', 'real')])}",
-            f"  - {_no_worse(part.loc[('mix', 'real')], margin)}",
+            *_unlearnt(part),
+            *_verdicts(part, margin),
         ]
         lines += _of_groups(compared[(compared["test"] == test) & ~every], apart)
     return "\n".join(lines)
 
 
-def _worthless(own: pd.DataFrame) -> list[str]:
-    """Warn where a test asks for nothing that has to be learnt."""
-    worst = own.loc[list(SETS), "value"].idxmin()
-    if own.loc[UNTRAINED, "value"] < own.loc[worst, "value"]:
+def _learnt(part: pd.DataFrame) -> list[str]:
+    """The sets whose students are resolved above an untrained network."""
+    beside = part.loc[list(BESIDE_UNTRAINED)]
+    clear = (beside["p_holm"] < 0.05) & (beside["value"] > 0)
+    return [name for name, _ in beside.index[clear]]
+
+
+def _unlearnt(part: pd.DataFrame) -> list[str]:
+    """Warn of every set whose students the test cannot tell from untrained ones."""
+    learnt = _learnt(part)
+    lost = [
+        f"{CALLED[name]} {_change(part.loc[name, UNTRAINED])}"
+        for name in SETS
+        if name not in learnt
+    ]
+    if not lost:
         return []
-    called = {"real": "photographs", "generated": "generated faces", "mix": "the mix"}[worst]
     return [
-        f"  - An untrained network of the same shape does no worse than those taught on {called}: "
-        "what they learnt hardly shows in this test."
+        "  - Not resolved to be better than an untrained network of the same shape are the "
+        f"students taught on: {'; '.join(lost)}. What they learnt does not show in this test."
+    ]
+
+
+def _verdicts(part: pd.DataFrame, margin: float) -> list[str]:
+    """The gap and the mix; neither where photographs have taught nothing that shows."""
+    gap, mix = part.loc[("generated", "real")], part.loc[("mix", "real")]
+    if "real" in _learnt(part):
+        return [f"  - The synthetic gap, {_gap(gap)}", f"  - {_no_worse(mix, margin)}"]
+    return [
+        f"  - So this test cannot judge the gap: generated faces minus as many photographs is "
+        f"{_change(gap)}, the mix minus photographs {_change(mix)}. No verdict follows from either."
     ]
 
 
@@ -423,20 +513,30 @@ def _no_worse(row, margin: float) -> str:
 
 
 def _of_groups(compared: pd.DataFrame, apart: pd.DataFrame) -> list[str]:
+    parts = compared.groupby("group", sort=False)
+    able = [name for name, own in parts if "real" in _learnt(own.set_index(["one", "other"]))]
+    unable = [name for name in compared["group"].unique() if name not in able]
     gaps = compared[(compared["one"] == "generated") & (compared["other"] == "real")]
+    gaps = gaps[gaps["group"].isin(able)]
+    lines = []
+    if unable:
+        lines.append(
+            "  - No gap is told where students taught on photographs are not resolved above "
+            f"untrained ones: {', '.join(unable)}."
+        )
     if gaps.empty:
-        return []
-    clear = gaps[gaps["p_holm"] < 0.05]
+        return lines
     said = ", ".join(
         f"{row.group} {points(row.value, sign=True)} ({between((row.low, row.high))}; "
         f"{row.people} people)"
         for row in gaps.itertuples()
     )
-    lines = [
+    lines.append(
         f"  - The gap by group, in points: {said}. After Holm's correction it is resolved in "
-        f"{len(clear)} of {len(gaps)} groups."
-    ]
+        f"{(gaps['p_holm'] < 0.05).sum()} of {len(gaps)} groups."
+    )
     other = apart[(apart["one"] == "generated") & (apart["other"] == "real")]
+    other = other[other["group"].isin(able) & other["beside"].isin(able)]
     if len(other):
         differing = other.loc[other["p_holm"] < 0.05, "group"].tolist()
         lines.append(

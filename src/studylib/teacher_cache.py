@@ -9,7 +9,7 @@ twice. Each cache is a folder of its own, named by the first digits of its key's
 The key is all that decides the values: the faces (`packed.fingerprint`), the network's layers and
 weights, and the transform (views, type of number). Change one of them and it is another cache; one
 that is not what its name says is made again, never read. A cache appears whole or not at all: the
-work goes on in NAME.part, and a stopped one is taken up where it ended.
+work goes on in NAME.part, and a stopped one, as by a full disk, is taken up where it ended.
 
 A number in half precision is off by 2^-11 of itself at most. So a row keeps its length within
 0.0005, and its cosine with the float32 row it was rounded from is above 1 - 2^-22; numbers below
@@ -47,6 +47,7 @@ from studylib.faces import Faces
 FORMAT = "studylib teacher embeddings 1"
 EMBEDDINGS, MANIFEST, PROGRESS = "embeddings.npy", "manifest.json", "progress.txt"
 DIGITS = 12  # of a key, in its cache's name
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what is written already is sound
 # What `log` is told.
 UNUSABLE = "The cached embeddings {name} cannot be used ({problem}) and are computed again."
 UNLIKE = "These embeddings are computed now: the cached ones {name} differ in the {part} alone."
@@ -99,7 +100,7 @@ def embeddings(
     Raises
     ------
     DataError
-        A disk that is full or cannot be written to.
+        A disk that is full or cannot be written to. What a full one holds already is kept.
     ParameterError
         No faces, an empty batch, or an embedding without a direction.
     """
@@ -125,8 +126,9 @@ def embeddings(
             if found is None:
                 _write(place, key, about, (len(data), *rows(0, 1).shape[1:]), rows, batch_size)
     except OSError as problem:
-        reason = problem.strerror or problem
-        raise errors.DataError(errors.CANNOT_CACHE.format(path=place, reason=reason)) from problem
+        text = errors.FULL_CACHE if problem.errno in FULL else errors.CANNOT_CACHE
+        reason, part = problem.strerror or problem, _part(place)
+        raise errors.DataError(text.format(path=place, reason=reason, part=part)) from problem
     return _open(place, key, check=False)[0]
 
 
@@ -211,7 +213,7 @@ def _gathered(wholes: list, taken: tuple, start: int, stop: int) -> np.ndarray:
 
 def _write(place: Path, key: dict, about: dict, shape: tuple, rows: Callable, step: int) -> None:
     """Write all rows that NAME.part does not hold yet, then the manifest; rename it."""
-    part = place.with_name(f"{place.name}.part")
+    part = _part(place)
     row = 2 * int(np.prod(shape[1:]))  # bytes
     try:
         done, digest = _resume(part, key, shape, row)
@@ -233,9 +235,14 @@ def _write(place: Path, key: dict, about: dict, shape: tuple, rows: Callable, st
             shutil.rmtree(place)  # it was not what its name says
         os.replace(part, place)
         (place / PROGRESS).unlink()
-    except OSError:
-        shutil.rmtree(part, ignore_errors=True)
+    except OSError as problem:
+        if problem.errno not in FULL:
+            shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _part(place: Path) -> Path:
+    return place.with_name(f"{place.name}.part")
 
 
 def _shown(starts: range):
@@ -258,7 +265,9 @@ def _resume(part: Path, key: dict, shape: tuple, row: int) -> tuple:
             os.truncate(part / EMBEDDINGS, int(length))
             digest = _sha256(part / EMBEDDINGS)
             if digest.hexdigest() == wanted:
-                (part / PROGRESS).write_bytes(first + whole[-1])
+                fresh = part / f"{PROGRESS}.new"
+                fresh.write_bytes(first + whole[-1])  # a full disk must not cost the old one
+                os.replace(fresh, part / PROGRESS)
                 return (int(length) - header.tell()) // row, digest
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()

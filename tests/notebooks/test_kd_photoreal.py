@@ -45,6 +45,9 @@ def test_embedded_faces_with_the_stored_results(tmp_path):
     history = found.table("history")
     assert len(history) == 3 * 2 and history["step"].eq(2).all() and (history["kd"] > 0).all()
     assert len(found.table("closeness")) == 4 * 2
+    data = found.table("data").set_index("set")
+    assert list(data.index) == ["learnt from", "people"] and data.loc["learnt from", "faces"] == 16
+    assert data["sha256"].str.fullmatch("[0-9a-f]{64}").all()
     assert len(list((tmp_path / "teachers").glob("*/manifest.json"))) == 1
     page = (tmp_path / "out.ipynb").read_text()
     assert "Stored by a run of" in page and "Labeled Faces in the Wild" in page
@@ -81,7 +84,8 @@ def test_a_readers_own_photographs_and_groups(tmp_path):
     apart = found.table("between_groups")
     assert len(apart) == 3 and apart["tests"].eq(3).all()
     page = (tmp_path / "out.ipynb").read_text()
-    assert "The gap by group, in points: green" in page
+    assert "not resolved above untrained ones: green, violet" in page  # after one epoch
+    assert list(found.table("data")["set"]) == ["learnt from", "people", "groups"]
     assert "these pictures are not shown in published pages" in page
     assert "No stored results were asked for: these are of this run, on lfw_people." in page
     said = str([dict(c) for c in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[8:]])
@@ -95,10 +99,14 @@ def test_a_readers_own_photographs_and_groups(tmp_path):
     ("parameters", "message"),
     [
         ({"synthetic_share": 1.0}, "synthetic_share must lie strictly between 0 and 1, got 1.0"),
+        ({"synthetic_share": 0.01}, "synthetic_share must lie strictly between 0 and 1, got 0.01"),
+        ({"weight": 0.0}, "weight must be above 0, got 0.0"),
         ({"results_dir": "no/such/folder"}, "There are no stored results in .*no/such/folder"),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):
+    """Before a face is read: there is no such set of photographs either."""
+    parameters = {"real_set": "no_such_set"} | parameters
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         execute(tmp_path, "kd_photoreal", **TINY | parameters)
     assert re.search(message, caught.value.evalue)
