@@ -17,6 +17,8 @@ from studylib import plan, runs
 ROOT = Path(workflow.basedir)
 FORCE = ["--force"] if config.get("force") else []
 GROUP = int(config.get("group", 1))
+# Elsewhere, nobody counts the cores: an executor is told of a number of jobs alone.
+CLUSTER = workflow.remote_exec or workflow.resource_settings.cores is None
 ONLY = set(config["jobs"]) if "jobs" in config else None
 CODE = runs.code_hashes()
 WHOLE = plan.load(ROOT / plan.FILE).jobs(config.get("profile", "quick"))
@@ -91,8 +93,9 @@ for experiment, found in groupby(WANTED, key=lambda job: job.experiment):
             words=words(experiment),
         # A chapter that needs no runs may be the longest job of all: it must not be left to the end.
         priority: int(job.name == job.profile and not job.inputs)
-        # A job that takes times holds all cores, so that nothing runs beside it.
-        threads: (workflow.cores if job.alone else None) or int(config.get("threads", 1))
+        # A job that takes times holds all cores, so that nothing runs beside it; on a cluster it
+        # has a node to itself (`resources`), and one thread there like every other.
+        threads: workflow.cores if job.alone and not CLUSTER else int(config.get("threads", 1))
         resources:
             **resources(job),
         shell:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from studylib import calibration, catalog, cli, errors, execute, models, plan, runs
+from studylib import attempts, calibration, catalog, cli, errors, execute, models, plan, runs
 from studylib.compress import export
 from tests.fixtures import project
+
+SLURM = importlib.util.find_spec("snakemake_executor_plugin_slurm")
 
 
 @pytest.fixture
@@ -137,6 +139,7 @@ def test_one_study_run_at_a_time(root, capsys):
     (root / "runs").mkdir()
     with FileLock(root / "runs" / ".lock"):
         assert cli.main(["run", "--profile", "smoke"]) == 2
+    assert not list((root / "runs" / "logs").iterdir())  # the other one's plan may be there
     message = errors.LOCKED.format(folder=root / "runs")
     assert capsys.readouterr().err == f"study: {message}\n"
 
@@ -347,10 +350,88 @@ def test_a_clusters_words_need_an_executor(root, capsys):
     assert capsys.readouterr().err == f"study: {message}\n"
 
 
+@pytest.mark.parametrize("name", ["local", "touch", "a.b", "", "../x"])
+def test_what_is_no_executor_for_other_machines(root, capsys, name):
+    assert cli.main(["run", "--profile", "smoke", "--executor", name]) == 2
+    message = errors.NOT_AN_EXECUTOR.format(name=name)
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+@pytest.mark.skipif(not SLURM, reason="Snakemake's SLURM executor is missing")
+def test_a_chapter_that_runs_alone_is_handed_to_a_cluster(root, tmp_path):
+    """Up to `sbatch`, which is the test's own here and refuses: Snakemake counts no cores there."""
+    with open(root / "study.yml", "a") as text:
+        text.write("    alone: true\n")
+    with open(root / "profiles" / "slurm" / "config.yaml", "a") as text:
+        text.write("slurm-no-account: true\nslurm-status-command: squeue\n")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("sbatch", "sinfo", "squeue", "scontrol", "sacct", "sacctmgr"):
+        (programs / name).write_text("#!/bin/sh\necho not here >&2\nexit 1\n")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    words = ("--executor", "slurm", "--partition", "main")
+    process = study("run", "--profile", "smoke", *words, cwd=root, env=environment)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "sbatch failed" in err and "not here" in err
+
+
 def test_the_slurm_executor_is_an_extra_of_this_package(root, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert cli.main(["run", "--profile", "smoke", "--executor", "slurm"]) == 2
     assert "Install it: pip install 'studylib[cluster]'" in capsys.readouterr().err
+
+
+def report(watched, capsys, *, code=1, shared=False):
+    """What is said at the end of a sweep in which Snakemake ended with a code."""
+    log = watched[0].job.root / "log"
+    log.write_text("the node is gone\n")
+    with pytest.raises(errors.RunError) as caught:
+        cli._report(watched, code, log, shared)
+    return capsys.readouterr().err, str(caught.value)
+
+
+def attempt(job, name):
+    (job.beside("partial") / name).mkdir(parents=True)
+
+
+def test_only_attempts_of_this_sweep_have_failed(root, capsys):
+    """One was cut off before the sweep, one in it, and one is still at work on some node."""
+    plain, slow, final = plan.load(root / "study.yml").jobs("smoke")
+    attempt(final, "before")
+    watched = [cli.Watched(job) for job in (plain, slow, final)]
+    attempt(plain, "now")
+    attempt(slow, "now")
+    with FileLock(slow.beside("lock")):
+        err, reason = report(watched, capsys)
+    cut = attempts.cut_off(plain.beside("partial"), root)
+    assert err.splitlines() == [
+        f"tiny/smoke-plain failed. {cut}",
+        "tiny/smoke-slow is still running.",
+        "tiny_report/smoke was not run: it reads tiny/smoke-plain and 1 more.",
+    ]
+    assert reason == errors.RUNS_FAILED.format(failed=1, total=3)
+
+
+def test_runs_that_go_on_without_snakemake_have_not_failed(root, capsys):
+    job = plan.load(root / "study.yml").jobs("smoke")[0]
+    watched = [cli.Watched(job)]
+    attempt(job, "now")
+    with FileLock(job.beside("lock")):
+        err, reason = report(watched, capsys)
+    assert err == "tiny/smoke-plain is still running.\n"
+    log = root / "log"
+    assert reason == errors.SNAKEMAKE_FAILED.format(reason="the node is gone", log=log)
+
+
+@pytest.mark.parametrize(("shared", "why"), [(True, cli._SHARED), (False, "")])
+def test_why_a_run_waited_for_those_that_share_a_job(root, capsys, shared, why):
+    plain, slow, _ = plan.load(root / "study.yml").jobs("smoke")
+    watched = [cli.Watched(plain), cli.Watched(slow)]
+    attempt(plain, "now")
+    err, _ = report(watched, capsys, shared=shared)
+    assert err.splitlines()[1] == f"tiny/smoke-slow was not run{why}."
 
 
 def test_what_a_cluster_refused_is_told(tmp_path):
@@ -390,7 +471,7 @@ def test_watched_tells_this_attempt_from_an_earlier_one(root):
         assert (one.look(), one.kind, one.cells) == (True, "running", "0/1 cells")
     os.utime(reason, ns=(1, 1))
     assert (one.look(), one.kind) == (True, "failed")
-    assert one.reason() == "an old reason"
+    assert one.trouble() == "an old reason"
 
 
 def test_a_report_that_runs_alone_takes_all_cores(root):

@@ -1,8 +1,10 @@
+import errno
 import json
 import signal
 import subprocess
 import sys
 
+import papermill
 import pytest
 
 from studylib import errors, execute, plan, runs
@@ -121,6 +123,20 @@ def test_dead_kernel(quick):
     with pytest.raises(errors.RunError, match=r"In \[5\], 'if mode == .bad.:', without an answer"):
         execute.execute(dead)
     assert hidden(dead) == {"lock", "failed"}
+
+
+def test_a_kernel_that_cannot_be_started_is_not_a_full_disk(quick, monkeypatch):
+    """Too little memory for a process is an OSError, too, but nothing that could not be written."""
+    job = quick.jobs("smoke")[0]
+
+    def no_memory(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(papermill, "execute_notebook", no_memory)
+    with pytest.raises(
+        errors.RunError, match=r"before its first cell, without an answer from .*: OSError: .*12"
+    ):
+        execute.execute(job)
 
 
 def test_failure_keeps_the_older_run(study, plain):

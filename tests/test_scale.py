@@ -190,13 +190,13 @@ def test_a_shell_gets_all_runs_that_can_be_made(tmp_path, monkeypatch, capsys):
 
 
 def test_where_an_attempt_stopped(tmp_path):
-    path = tmp_path / "x.partial" / "one" / attempts.NOTEBOOK
-    assert attempts.cut_off(tmp_path / "x.partial", tmp_path) == ""
+    partial = tmp_path / "runs" / "tiny" / ".x.partial"
+    path = partial / "one" / attempts.NOTEBOOK
+    assert attempts.cut_off(partial, tmp_path) == ""
     path.parent.mkdir(parents=True)
-    nothing = errors.CUT_OFF.format(
-        cell=0, line="", partial="x.partial/one/notebook.ipynb", log="x.partial/one/kernel.log"
-    )
-    assert attempts.cut_off(tmp_path / "x.partial", tmp_path) == nothing
+    nothing = errors.CUT_OFF.format(where="before its first cell", left="")
+    assert attempts.cut_off(partial, tmp_path) == nothing
+    assert attempts.cut_off(partial, tmp_path, frozenset({"one"})) == ""
     notebook = nbformat.v4.new_notebook()
     sources = ("a = 1", "# why\n\nfor i in range(9):\n    pass", "c = 3")
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
@@ -206,7 +206,15 @@ def test_where_an_attempt_stopped(tmp_path):
     nbformat.write(notebook, path)
     assert attempts.stopped_at(path) == (2, "for i in range(9):")
     assert attempts.progress(path) == (1, 3)
-    assert "cell In [2], 'for i in range(9):'," in attempts.cut_off(path.parents[1], tmp_path)
+    (path.parent / attempts.LOG).touch()
+    (tmp_path / "runs" / "logs" / "slurm").mkdir(parents=True)
+    where = "at cell In [2], 'for i in range(9):'"
+    left = errors.CUT_OFF_LEFT.format(
+        partial="runs/tiny/.x.partial/one/notebook.ipynb",
+        log="runs/tiny/.x.partial/one/kernel.log",
+    ) + errors.CUT_OFF_CLUSTER.format(folder="runs/logs/slurm")
+    told = errors.CUT_OFF.format(where=where, left=left)
+    assert attempts.cut_off(partial, tmp_path) == told
     assert attempts.first_line("x = " + "1" * 100) == "x = " + "1" * 53 + "..."
 
 

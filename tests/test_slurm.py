@@ -17,12 +17,15 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
+from filelock import FileLock, Timeout
 
 from studylib import plan, runs
 from tests.fixtures import project
 
 CONFIG = Path("/etc/slurm/slurm.conf")
+LOCK = Path(tempfile.gettempdir(), "studylib-tests-slurm.lock")
 OURS = "# Written by the tests of this study; they take it away again.\n"
 PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
 PACKAGES |= {"munged": "munge"}
@@ -52,16 +55,13 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-PROFILE = """
-executor: slurm
+ACCOUNTS = """
 slurm-no-account: true
 slurm-status-command: squeue
 slurm-init-seconds-before-status-checks: 2
 seconds-between-status-checks: 1
-slurm-logdir: logs/slurm
-latency-wait: 30
 """
 
 
@@ -78,11 +78,18 @@ def install() -> None:
         pytest.skip(f"{', '.join(missing)} missing, and no apt-get to install them")
     quiet = {"capture_output": True, "text": True, "timeout": 300}
     quiet["env"] = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-q"], **quiet)
     words = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing]
-    done = subprocess.run(words, **quiet)
+    try:
+        subprocess.run(["apt-get", "update", "-q"], **quiet)
+        told = subprocess.run(words, **quiet).stderr[-200:]
+        if shutil.which("systemctl"):  # Debian starts what it installs; the tests start their own
+            services = ("munge", "slurmctld", "slurmd")
+            mine = [name for name in services if name in missing]
+            subprocess.run(["systemctl", "disable", "--now", *mine], **quiet)
+    except subprocess.TimeoutExpired as problem:
+        told = str(problem)
     if not all(map(shutil.which, PACKAGES)):
-        pytest.skip(f"{', '.join(missing)} could not be installed: {done.stderr[-200:]}")
+        pytest.skip(f"{', '.join(missing)} could not be installed: {told}")
 
 
 def free_ports(n: int) -> list[int]:
@@ -99,7 +106,29 @@ def until(true, deadline: float, problem: str) -> None:
 
 
 def said(*words) -> str:
-    return subprocess.run(words, capture_output=True, text=True, timeout=20).stdout
+    """Return what a program of SLURM says; nothing where its daemon is too slow to answer."""
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=20).stdout
+    except subprocess.TimeoutExpired:
+        return ""
+
+
+def stop(daemon: subprocess.Popen) -> None:
+    daemon.terminate()
+    try:
+        daemon.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill `study run` and Snakemake, which is in a session of its own."""
+    parent = psutil.Process(process.pid)
+    for one in (parent, *parent.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -107,37 +136,61 @@ def cluster():
     """Start munged, slurmctld and slurmd in a folder of their own, and stop them afterwards."""
     if not find_spec("snakemake_executor_plugin_slurm"):
         pytest.skip("Snakemake's SLURM executor is missing: pip install 'studylib[cluster]'")
-    install()
-    home = Path(tempfile.mkdtemp(prefix="slurm-"))
-    (home / "key").write_bytes(os.urandom(128))
-    (home / "key").chmod(0o600)
-    home.chmod(0o755)  # munged wants its socket where everyone may come
-    CONFIG.parent.mkdir(exist_ok=True)
-    host = socket.gethostname().partition(".")[0]
-    CONFIG.write_text(CLUSTER.format(ours=OURS, host=host, home=home, ports=free_ports(2)))
-    munged = ["munged", "--foreground", "--force", "--num-threads=2", f"--key-file={home}/key"]
-    munged += [f"--{name}-file={home}/munged.{name}" for name in ("log", "pid", "seed")]
-    munged += [f"--socket={home}/munge.socket"]
     with contextlib.ExitStack() as started:
-        started.callback(shutil.rmtree, home, ignore_errors=True)
-        started.callback(CONFIG.unlink)
-        for words in (munged, ["slurmctld", "-D"], ["slurmd", "-D"]):
-            with open(home / f"{words[0]}.out", "wb") as out:
-                daemon = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
-            started.callback(daemon.wait)
-            started.callback(daemon.terminate)
-            if words is munged:
-                until((home / "munge.socket").exists, 20, (home / "munged.out").read_text())
-        until(lambda: "idle" in said("sinfo", "-h", "-o", "%T"), 60, "the node did not come up")
+        try:  # one file in /etc, so one SLURM at a time
+            started.enter_context(FileLock(LOCK, timeout=300))
+        except Timeout:
+            pytest.skip(f"other tests have held {LOCK} for five minutes")
+        install()
+        folder = tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)
+        home = Path(started.enter_context(folder))
+        host = socket.gethostname().partition(".")[0]
+        config = CLUSTER.format(ours=OURS, host=host, home=home, ports=free_ports(2))
+        started.enter_context(written(config))
+        start(home, started)
         yield
         said("scancel", "--user", "root")
         until(lambda: not said("squeue", "-h"), 60, "jobs are left in the queue")
 
 
+@contextlib.contextmanager
+def written(config: str):
+    """Put SLURM's configuration where it is read, and leave no trace of it."""
+    folders = [folder for folder in (CONFIG.parent,) if not folder.exists()]
+    CONFIG.parent.mkdir(exist_ok=True)
+    try:
+        CONFIG.write_text(config)
+        yield
+    finally:
+        CONFIG.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
+
+
+def start(home: Path, started: contextlib.ExitStack) -> None:
+    """Start the daemons, each to be stopped at the end, and wait for the node."""
+    (home / "key").write_bytes(os.urandom(128))
+    (home / "key").chmod(0o600)
+    home.chmod(0o755)  # munged wants its socket where everyone may come
+    munged = ["munged", "--foreground", "--force", "--num-threads=2", f"--key-file={home}/key"]
+    munged += [f"--{name}-file={home}/munged.{name}" for name in ("log", "pid", "seed")]
+    munged += [f"--socket={home}/munge.socket"]
+    for words in (munged, ["slurmctld", "-D"], ["slurmd", "-D"]):
+        with open(home / f"{words[0]}.out", "wb") as out:
+            daemon = subprocess.Popen(words, stdout=out, stderr=out, start_new_session=True)
+        started.callback(stop, daemon)
+        if words is munged:
+            until((home / "munge.socket").exists, 20, (home / "munged.out").read_text())
+    until(lambda: "idle" in said("sinfo", "-h", "-o", "%T"), 60, "the node did not come up")
+
+
 @pytest.fixture
 def root(tmp_path):
     folder = project.make(tmp_path / "study")
-    (folder / "profiles" / "slurm" / "config.yaml").write_text(PROFILE)
+    with open(folder / "profiles" / "slurm" / "config.yaml", "a") as shipped:
+        shipped.write(ACCOUNTS)  # what it says of a cluster that keeps none, and less patience
+    with open(folder / "study.yml", "a") as text:
+        text.write("    alone: true\n")  # the report, as some chapters of the study
     return folder
 
 
@@ -155,8 +208,7 @@ def study():
     yield start
     for process in started:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            kill(process)
 
 
 ON_SLURM = ("--executor", "slurm", "--jobs", "2", "--partition", "main", "--mem", "500MB")
@@ -170,8 +222,7 @@ def test_a_killed_controller_is_made_good_and_outcomes_are_those_of_a_local_run(
     project.edit(root / "study.yml", "slow: {seconds: 2}", "slow: {seconds: 8}")
     first = study(root, *ON_SLURM)
     project.wait_halfway(slow, deadline=90)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
+    kill(first)
     assert said("squeue", "-h", "-o", "%P").split()[0] == "main"  # SLURM's jobs go on without it
 
     last = study(root, *ON_SLURM)
@@ -184,11 +235,12 @@ def test_a_killed_controller_is_made_good_and_outcomes_are_those_of_a_local_run(
     local = project.make(root.parent / "local")
     project.edit(local / "study.yml", "slow: {seconds: 2}", "slow: {seconds: 0}")
     here = study(local, "tiny", "--jobs", "2")
-    here.communicate(timeout=60)
+    here.communicate(timeout=150)
     for folder, record in made.items():
         same = runs.read_record(local / folder.relative_to(root))
         assert record["outcomes_sha256"] == same["outcomes_sha256"] is not None
     assert plan.state(report).kind == "done"
+    assert runs.read_record(report.folder)["threads"] == 1  # alone on its node, with one thread
 
 
 def test_a_failure_in_a_shared_job_is_told_once_and_the_rest_goes_on(cluster, root, study):
@@ -212,8 +264,8 @@ def test_an_interrupt_takes_jobs_back_from_the_cluster(cluster, root, study):
     project.edit(root / "study.yml", "slow: {seconds: 2}", "slow: {seconds: 90}")
     process = study(root, *ON_SLURM, "tiny")
     until(lambda: "R" in said("squeue", "-h", "-o", "%t"), 60, "no job was started")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of the group
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == "study: stopped. Finished runs are kept; start again to go on.\n"
     until(lambda: not said("squeue", "-h"), 30, "SLURM still has jobs")

@@ -11,6 +11,7 @@ from pathlib import Path
 from studylib import errors
 
 NOTEBOOK, LOG, REASON = "notebook.ipynb", "kernel.log", "reason.txt"
+_CLUSTER_LOGS = "logs/slurm"  # below runs/, as profiles/slurm/config.yaml says
 _WIDTH = 60  # of a cell's first line in a message
 
 
@@ -32,6 +33,12 @@ def stopped_at(notebook: Path) -> tuple[int, str]:
     return number, first_line(source)
 
 
+def where(notebook: Path) -> str:
+    """Say where an attempt stopped, as a part of a sentence."""
+    cell, line = stopped_at(notebook)
+    return f"at cell In [{cell}], {line!r}" if cell else "before its first cell"
+
+
 def first_line(source: str) -> str:
     """Return the first line of a cell that says anything, shortened: comments are left out."""
     lines = (line.strip() for line in source.splitlines())
@@ -39,7 +46,12 @@ def first_line(source: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
 
-def cut_off(partial: Path, root: Path) -> str:
+def names(partial: Path) -> frozenset[str]:
+    """Return the names of a run's attempts that are under way or were cut off."""
+    return frozenset(folder.name for folder in partial.glob("*/"))
+
+
+def cut_off(partial: Path, root: Path, known: frozenset[str] = frozenset()) -> str:
     """Say where an attempt ended that nobody finished; empty if none was cut off.
 
     Parameters
@@ -48,11 +60,18 @@ def cut_off(partial: Path, root: Path) -> str:
         The hidden folder of a run's attempts.
     root : pathlib.Path
         The project's folder, from which paths are shown.
+    known : frozenset of str
+        Attempts that are left out, as those that were cut off before.
     """
-    for folder in partial.glob("*/"):
-        cell, line = stopped_at(folder / NOTEBOOK)
-        left, log = (path.relative_to(root) for path in (folder / NOTEBOOK, folder / LOG))
-        return errors.CUT_OFF.format(cell=cell, line=line, partial=left, log=log)
+    for name in sorted(names(partial) - known):
+        notebook, log = partial / name / NOTEBOOK, partial / name / LOG
+        left, said = "", partial.parents[1] / _CLUSTER_LOGS
+        if notebook.exists() and log.exists():
+            paths = {"partial": notebook.relative_to(root), "log": log.relative_to(root)}
+            left += errors.CUT_OFF_LEFT.format(**paths)
+        if said.is_dir():
+            left += errors.CUT_OFF_CLUSTER.format(folder=said.relative_to(root))
+        return errors.CUT_OFF.format(where=where(notebook), left=left)
     return ""
 
 

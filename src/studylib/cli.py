@@ -36,8 +36,10 @@ _ASKED = {  # the words that ask a cluster for something, and Snakemake's names 
     "--mem": "mem",
     "--time": "runtime",
 }
-_CANCEL = 30  # seconds in which an interrupted Snakemake may take back a cluster's jobs
+_CANCEL = 90  # seconds for an interrupted Snakemake to take back jobs: SLURM's scancel gets 60
+_NOT_REMOTE = ("local", "dryrun", "touch", "slurm-jobstep")  # executors that Snakemake keeps
 _ROWS = 20  # of the moving table; a longer sweep shows what is not waiting or done
+_SHARED = ": it shared a job with, or waited for, a run that failed"
 _MARKS = {
     "done": "[green]done[/]",
     "stale": "[yellow]stale[/]",
@@ -188,7 +190,8 @@ def _cluster_flags(run: argparse.ArgumentParser) -> None:
     cluster = run.add_argument_group(
         "on a cluster",
         "By Snakemake's executors, whose options stand in profiles/NAME/config.yaml. The study's "
-        "folder must be on a file system that every node has.",
+        "folder must be on a file system that every node has, and whose file locks hold between "
+        "nodes. Memory and time are a whole job's: with --group they must do for all its runs.",
     )
     cluster.add_argument("--executor", metavar="NAME", help="slurm, cluster-generic, ...")
     cluster.add_argument("--partition", dest="slurm_partition", metavar="NAME", help="SLURM's")
@@ -580,20 +583,25 @@ def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
     log = logs / f"{datetime.now():%Y%m%d-%H%M%S}.log"
     watched, stop = [Watched(job) for job in jobs], threading.Event()
     try:
-        lock = FileLock(study.runs_dir / ".lock", timeout=0)
-        command = _snakemake(study, jobs, args, log.with_suffix(".json"))
-        with lock, _noted(stop), _child(command, log, remote=bool(args.executor)) as child:
-            _watch(child, watched, stop)
+        with FileLock(study.runs_dir / ".lock", timeout=0):
+            command = _snakemake(study, jobs, args, log.with_suffix(".json"))
+            with _noted(stop), _child(command, log, remote=bool(args.executor)) as child:
+                _watch(child, watched, stop)
     except Timeout:
         raise errors.RunError(errors.LOCKED.format(folder=study.runs_dir)) from None
-    return _report(watched, child.returncode, log)
+    return _report(watched, child.returncode, log, shared=args.group > 1)
 
 
 @contextlib.contextmanager
 def _child(command: list[str], log: Path, remote: bool) -> Iterator[subprocess.Popen]:
-    """Start Snakemake, and leave nothing of it running whichever way the block ends."""
+    """Start Snakemake, and leave nothing of it running whichever way the block ends.
+
+    With a cluster's jobs to take back it is out of the terminal's reach: a second signal, that of
+    Ctrl-C itself, would stop it in the middle of that.
+    """
+    apart = {"stderr": subprocess.STDOUT, "start_new_session": remote}
     with open(log, "wb") as output:
-        child = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        child = subprocess.Popen(command, stdout=output, **apart)
     try:
         yield child
     finally:
@@ -653,10 +661,14 @@ def _check_executor(args) -> None:
     from importlib.util import find_spec
 
     name, asked = args.executor, [flag for flag, key in _ASKED.items() if getattr(args, key)]
-    if asked and not name:
-        raise errors.ParameterError(errors.ONLY_ON_CLUSTER.format(flags=", ".join(asked)))
+    if name is None:
+        if asked:
+            raise errors.ParameterError(errors.ONLY_ON_CLUSTER.format(flags=", ".join(asked)))
+        return
+    if name in _NOT_REMOTE or not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise errors.ParameterError(errors.NOT_AN_EXECUTOR.format(name=name))
     package = f"snakemake-executor-plugin-{name}"
-    if name and not find_spec(package.replace("-", "_")):
+    if not find_spec(package.replace("-", "_")):
         extra = "'studylib[cluster]'" if name == "slurm" else package
         raise errors.ParameterError(errors.NO_EXECUTOR.format(name=name, package=extra))
 
@@ -693,6 +705,7 @@ class Watched:
 
     def __post_init__(self):
         self._before = self._marks()
+        self._left = attempts.names(self.job.beside("partial"))
 
     def _marks(self) -> tuple:
         """Return what tells this attempt's record and failure from those of an earlier one."""
@@ -715,9 +728,12 @@ class Watched:
             self.seconds = time.monotonic() - self.began
         return self.kind != before
 
-    def reason(self) -> str:
-        """Return why the run failed."""
-        return (self.job.beside("failed") / attempts.REASON).read_text(encoding="utf-8").strip()
+    def trouble(self) -> str:
+        """Return why the run failed, or where this sweep's attempt was cut off; else nothing."""
+        if self.kind == "failed":
+            reason = self.job.beside("failed") / attempts.REASON
+            return reason.read_text(encoding="utf-8").strip()
+        return attempts.cut_off(self.job.beside("partial"), self.job.root, self._left)
 
 
 def _watch(process: subprocess.Popen, watched: list[Watched], stop: threading.Event) -> None:
@@ -769,24 +785,28 @@ def _progress_table(watched: list[Watched]) -> Table:
     return table
 
 
-def _report(watched: list[Watched], code: int, log: Path) -> int:
-    """Say what failed, and why; without a failed run, what Snakemake itself had to say."""
-    known, failed = runs.code_hashes(), 0
+def _report(watched: list[Watched], code: int, log: Path, shared: bool) -> int:
+    """Say what failed, and why; without a failed run, what Snakemake itself had to say.
+
+    A run that is still at work, as on a cluster that Snakemake has lost, has not failed.
+    """
+    known = runs.code_hashes()
     undone = {one.job.folder: one for one in watched if not _is_done(one, known)}
-    for one in undone.values():
-        if one.kind == "failed":
-            print(f"{one.job.id} failed. {one.reason()}", file=sys.stderr)
-        elif cut := attempts.cut_off(one.job.beside("partial"), one.job.root):
-            print(f"{one.job.id} failed. {cut}", file=sys.stderr)
+    running = {f for f, one in undone.items() if plan.is_running(one.job)}
+    failed = {f: said for f, one in undone.items() if f not in running and (said := one.trouble())}
+    for folder, one in undone.items():
+        if folder in running:
+            told = "is still running."
+        elif folder in failed:
+            told = f"failed. {failed[folder]}"
         else:
             reads = [undone[f].job.id for f in one.job.inputs if f in undone]
             more = f" and {len(reads) - 1} more" if len(reads) > 1 else ""
-            why = f": it reads {reads[0]}{more}" if reads else ""
-            print(f"{one.job.id} was not run{why}.", file=sys.stderr)
-            continue
-        failed += 1
+            why = f": it reads {reads[0]}{more}" if reads else _SHARED if shared and failed else ""
+            told = f"was not run{why}."
+        print(f"{one.job.id} {told}", file=sys.stderr)
     if failed:
-        raise errors.RunError(errors.RUNS_FAILED.format(failed=failed, total=len(watched)))
+        raise errors.RunError(errors.RUNS_FAILED.format(failed=len(failed), total=len(watched)))
     if undone or code:
         reason = _snakemake_said(log) or f"exit code {code}"
         raise errors.RunError(errors.SNAKEMAKE_FAILED.format(reason=reason, log=log))

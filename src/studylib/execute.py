@@ -26,6 +26,7 @@ from filelock import FileLock
 from studylib import attempts, errors, light, plan, runs
 from studylib.attempts import LOG, NOTEBOOK, REASON
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -146,13 +147,13 @@ def _papermill(job: plan.Job, source: str, target: str) -> None:
                 reason=reason.rstrip("."),
             )
         ) from problem
-    except OSError:  # papermill could not write the notebook, as on a full disk
-        raise
     except Exception as problem:  # the kernel died or would not start: many types say so
-        cell, line = attempts.stopped_at(Path(target) / NOTEBOOK)
+        if isinstance(problem, OSError) and problem.errno in _UNWRITABLE:
+            raise  # papermill could not write the notebook, as on a full disk
+        where = attempts.where(Path(target) / NOTEBOOK)
         reason = f"{type(problem).__name__}: {problem}".rstrip(".")
         raise errors.RunError(
-            errors.FAILED_KERNEL.format(**told, cell=cell, line=line, reason=reason)
+            errors.FAILED_KERNEL.format(**told, where=where, reason=reason)
         ) from problem
 
 
