@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +50,14 @@ reports:
   words:
     title: Noise and power
     notebook: notebooks/noise_and_power.ipynb
-""".replace("PARAMETERS", json.dumps(TRAINED))
+    parameters: {draws: 300}
+  heads:
+    title: AdaFace that was CosFace
+    notebook: notebooks/kd_adaface.ipynb
+    parameters: {settings: SETTINGS, size: 32, n_people: 20, per_person: 5, epochs: 3,
+                 training_seeds: [0, 1], n_test_people: 8, per_test_person: 4, pairs_per_group: 50}
+""".replace("PARAMETERS", json.dumps(TRAINED)).replace("SETTINGS", json.dumps(TRAINED["settings"]))
+H100 = "NVIDIA H100 80GB HBM3"
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +70,7 @@ def this_machine(monkeypatch):
 @pytest.fixture
 def study(tmp_path):
     (tmp_path / "notebooks").mkdir()
-    for name in ("fr_training", "fr_quantization", "noise_and_power"):
+    for name in ("fr_training", "fr_quantization", "noise_and_power", "kd_adaface"):
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "notebooks")
     (tmp_path / "study.yml").write_text(STUDY)
     return plan.load(tmp_path / "study.yml")
@@ -108,6 +116,16 @@ def test_work_of_quantising_follows_the_network_it_takes(study):
     assert cost.work(after).total == 0  # nobody knows which network that will be
     finish(study.job("quick", "fr_training", "quick-a"), 5)
     assert cost.work(after).total == operations * faces  # now its own record says so
+
+
+def test_a_page_that_compares_heads_trains_each_with_each_seed(study):
+    heads, one = (
+        study.job("quick", *name) for name in (("heads", "quick"), ("fr_training", "quick-a"))
+    )
+    found, single = cost.work(heads), cost.work(one)
+    assert found.operations == {kind: 3 * 2 * done for kind, done in single.operations.items()}
+    assert found.pixels == single.pixels
+    assert found.bytes == 3 * 2 * 10 * 50 * 4  # scores, and no network
 
 
 def test_twice_the_epochs_and_people_are_as_much_more_work(study):
@@ -172,9 +190,78 @@ def test_on_another_machine_only_its_own_times_count(study):
     assert found.basis == cost.COMPUTED
     assert found.seconds == pytest.approx(work.total / (312e12 * 0.5) + rest)
     shutil.rmtree(a.folder)
-    finish(a, 3.5, device="A100")
-    assert cost.estimate(a, gpu).seconds == 3.5
-    assert cost.estimate(a, gpu).basis == cost.ELSEWHERE
+    finish(a, 3.5, device="NVIDIA A100-SXM4-80GB")
+    found = cost.estimate(a, gpu)
+    assert (found.seconds, found.basis) == (3.5, cost.ELSEWHERE)
+    assert found.source == "fr_training/quick-a on NVIDIA A100-SXM4-80GB"
+    assert cost.estimate(a, speed.assumed("H100")).basis == cost.COMPUTED
+    assert cost.estimate(a).basis == cost.COMPUTED  # nor does a GPU's time count for a processor
+
+
+@pytest.fixture
+def with_gpu(monkeypatch):
+    """Let this machine have a GPU that is a hundred times as fast as its processor."""
+    machines = {
+        "cpu": speed.here(),
+        "cuda": Machine(H100, speed.HERE, lambda kind: 100 * RATE, lambda: 100 * DRAWN, "cuda"),
+    }
+    monkeypatch.setattr(speed, "here", lambda device="cpu": machines[torch.device(device).type])
+    monkeypatch.setattr(speed, "gpus", lambda: [H100])
+    device = {"auto": "cuda", "cpu": "cpu"}
+    monkeypatch.setattr(runs, "resolve_device", lambda name: torch.device(device[name]))
+
+
+def test_a_job_is_costed_on_the_device_that_it_would_find_here(study, with_gpu):
+    a, b = (study.job("quick", "fr_training", f"quick-{name}") for name in "ab")
+    work = cost.work(a)
+    found = cost.estimate(a)
+    assert found.seconds == pytest.approx(work.seconds(speed.here()) / 100)
+    assert found.source == f"its networks on {H100}"
+    on_cpu = replace(a, parameters=a.parameters | {"device": "cpu"})
+    assert cost.estimate(on_cpu).seconds == pytest.approx(work.seconds(speed.here()))
+    finish(b, 900)  # by the processor
+    rest = 900 - work.seconds(speed.here())
+    assert cost.estimate(a).seconds == pytest.approx(work.seconds(speed.here()) / 100 + rest)
+    assert cost.estimate(on_cpu).seconds == 900
+
+
+def test_a_run_of_this_machines_gpu_was_measured_here(study, with_gpu):
+    quick, full = (study.job(p, "fr_training", f"{p}-a") for p in ("quick", "full"))
+    seconds = cost.work(quick).seconds(speed.here("cuda"))
+    finish(quick, seconds + 7, device=H100)
+    for machine in (None, speed.assumed("H100")):
+        found = cost.estimate(quick, machine)
+        assert (found.seconds, found.basis) == (seconds + 7, cost.HERE)
+    found = cost.estimate(full)  # the rest is what the GPU, and no processor, left
+    assert found.seconds == pytest.approx(cost.work(full).seconds(speed.here("cuda")) + 7)
+
+
+def test_a_gpu_that_is_not_here_is_costed_without_one(study):
+    a = study.job("quick", "fr_training", "quick-a")
+    lost = replace(a, parameters=a.parameters | {"device": "cuda"})
+    assert cost.estimate(lost).source == "its networks on here"
+
+
+def test_the_rest_of_a_run_on_an_unknown_gpu_is_unknown(study):
+    quick, b = (study.job("quick", "fr_training", f"quick-{name}") for name in "ab")
+    full = study.job("full", "fr_training", "full-a")
+    alone = cost.estimate(full).seconds
+    finish(quick, 50, device="Abacus 3")
+    assert cost.estimate(full).seconds == alone
+    finish(b, cost.work(b).seconds(speed.here()) + 7)
+    assert cost.estimate(full).seconds == pytest.approx(alone + 7)
+    finished = {one.run: one for one in cost._finished([quick])}
+    assert math.isnan(finished["quick-a"].rest_seconds)
+
+
+def test_where_nothing_is_counted_a_time_is_of_the_same_parameters(study):
+    words = study.job("quick", "words", "quick")
+    finish(words, 21)
+    assert cost.estimate(words).basis == cost.HERE
+    more = replace(words, parameters=words.parameters | {"draws": 30_000})
+    found = cost.estimate(more)
+    assert (found.seconds, found.basis) == (21, cost.COMPUTED)
+    assert found.source == "all as words/quick"
 
 
 def test_what_was_never_run_and_cannot_be_counted_is_unknown(study):
@@ -249,7 +336,8 @@ def test_a_budget_adds_up_what_is_known():
     ]
     assert cost.budget([job("a"), job("b"), job("c")], costs, 2) == {
         "runs": 3,
-        "measured": 1,
+        "here": 1,
+        "elsewhere": 0,
         "computed": 1,
         "unknown": 1,
         "work_seconds": 10,
@@ -302,6 +390,31 @@ def test_stored_times_are_measured_elsewhere(study, done):
     assert (found.seconds, found.basis) == (5000, cost.ELSEWHERE)
     assert found.source == "fr_training/quick-a on that one"
     assert cost.estimate(full).seconds == pytest.approx(before.seconds, abs=0.01)
+
+
+@pytest.mark.parametrize("digest", [None, "000000000012"])  # not to be read as a number
+def test_stored_times_of_what_has_no_networks_are_found_again(study, done, monkeypatch, digest):
+    if digest:
+        monkeypatch.setattr(cost, "_digest", lambda parameters: digest)
+    words = study.job("quick", "words", "quick")
+    finish(words, 21)
+    cost.store(study.root)
+    shutil.rmtree(words.folder)
+    found = cost.estimate(words)
+    assert (found.seconds, found.basis) == (21, cost.ELSEWHERE)
+    assert found.source == "words/quick on here"
+
+
+def test_the_times_of_a_gpu_are_stored_as_such(study, done, with_gpu, monkeypatch):
+    a = study.job("quick", "fr_training", "quick-a")
+    finish(a, cost.work(a).seconds(speed.here("cuda")) + 7, device=H100)
+    row = pd.read_csv(cost.store(study.root)).iloc[0]
+    assert row[["machine", "device"]].tolist() == [H100, "cuda"]
+    assert row["rest_seconds"] == pytest.approx(7)
+    shutil.rmtree(a.folder)
+    assert cost.estimate(a).basis == cost.ELSEWHERE
+    on_cpu = replace(a, parameters=a.parameters | {"device": "cpu"})
+    assert cost.estimate(on_cpu).basis == cost.COMPUTED
 
 
 def test_storing_again_keeps_other_machines_and_replaces_ones_own(study, done):

@@ -1,6 +1,7 @@
 """Rates of machines: operations are counted right, timings are positive, assumptions are named."""
 
 import math
+import threading
 
 import pytest
 import torch
@@ -125,6 +126,64 @@ def test_numbers_below_one_are_refused(call):
         call(0, batch=0)
 
 
+@pytest.fixture
+def two_threads():
+    """A process that may use two threads, as `study run --dry-run` may use many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: speed.training_rate(Kind("residual", 0.25)),
+        lambda: speed.drawing_rate(size=48),
+        lambda: speed.head_seconds(10),
+    ],
+)
+def test_a_processor_is_timed_with_one_thread(two_threads, monkeypatch, call):
+    seen = []
+    monkeypatch.setattr(speed, "_best", lambda *_: seen.append(torch.get_num_threads()) or 1.0)
+    speed.training_rate.cache_clear()
+    speed.drawing_rate.cache_clear()
+    call()
+    assert seen == [1]
+    assert torch.get_num_threads() == 2
+    speed.training_rate.cache_clear()
+    speed.drawing_rate.cache_clear()
+
+
+def test_threads_are_as_before_after_a_failure(two_threads):
+    with pytest.raises(ZeroDivisionError), speed.using_threads(1):
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
+def test_a_step_may_be_timed_with_more_threads(monkeypatch):
+    seen = []
+    monkeypatch.setattr(speed, "_best", lambda *_: seen.append(torch.get_num_threads()) or 1.0)
+    network = models.build("iresnet", depth=(1, 1, 1, 1), width=0.125, size=32, seed=0)
+    speed.step_seconds(network, 2, 32, n_threads=2)
+    assert seen == [2]
+    with pytest.raises(errors.ParameterError, match="n_threads"):
+        speed.step_seconds(network, 2, 32, n_threads=0)
+
+
+def test_a_gpu_is_found_by_the_name_in_a_record(monkeypatch):
+    assert speed.find_gpu("NVIDIA H100 80GB HBM3").name == "H100"
+    assert speed.find_gpu("NVIDIA GeForce RTX 4090").name == "RTX 4090"
+    assert speed.find_gpu("Tesla V100-SXM2-16GB").device == "cuda"
+    assert speed.find_gpu("NVIDIA L40S") is None
+    monkeypatch.setattr(speed, "gpus", lambda: ["NVIDIA L40S", "NVIDIA H100 80GB HBM3"])
+    asked = []
+    monkeypatch.setattr(speed, "here", asked.append)
+    speed.find_gpu("NVIDIA H100 80GB HBM3")
+    assert asked == ["cuda:1"]
+
+
 def test_a_head_of_many_takes_longer():
     assert speed.head_seconds(50_000, repeats=2) > speed.head_seconds(50, repeats=2) > 0
 
@@ -143,6 +202,13 @@ def test_processes_train_at_the_same_time():
     assert found["slowest"].gt(0).all()
     assert found["together"][0] == found["slowest"][0]
     assert found["together"][1] >= 2 * found["slowest"][1]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_process_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setattr(speed, "_PATIENCE", 0)  # nobody is so fast
+    with pytest.raises(threading.BrokenBarrierError):
+        speed.side_by_side([(2, 1)], steps=1)
 
 
 def test_the_yardstick_is_as_wide_as_the_network():

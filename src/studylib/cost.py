@@ -4,7 +4,8 @@ Sources, the first that knows: the run's own earlier record; other finished runs
 its profile; the table of measured times that the study carries (`book/results/costs`); and else a
 computed time: the network's operations over the rate of the machine (`speed`), to which comes what
 the rest of the notebook took where it was measured. A measured time counts only for the same amount
-of work, so a run whose parameters have changed is computed.
+of work, and where work cannot be counted for the same parameters; and a processor's time does not
+count where a run would find a GPU, nor a GPU's where it would find none.
 
 What is computed is the work of networks and the drawing of simulated faces. Other parts, such as
 resampling, are taken as they were where they were measured, and a teacher's embeddings, which all
@@ -13,7 +14,9 @@ its students share, are counted for none of them.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,15 +32,17 @@ from studylib.speed import FORWARD, TRAINING, Kind, Machine
 
 TABLE = Path("book/results/costs/costs.csv")
 COLUMNS = (
-    *("experiment", "notebook", "profile", "run", "machine", "threads"),
+    *("experiment", "notebook", "profile", "run", "parameters", "machine", "device", "threads"),
     *("seconds", "rest_seconds", "bytes", "rest_bytes", "networks", "operations", "pixels"),
 )
-HERE, ELSEWHERE, COMPUTED, UNKNOWN = "measured here", "measured elsewhere", "computed", "unknown"
+_WORDS = (*COLUMNS[:7], "networks")  # the columns that are no numbers
+HERE, ELSEWHERE, COMPUTED, UNKNOWN = speed.HERE, "measured elsewhere", "computed", "unknown"
 PER_IDENTITY = 45  # pictures, where nobody published their number: 1,248,932 of 27,997 in BUPT
 SCORE_BYTES = 10  # of a pair's score in a table of outcomes, compressed
 _FLOAT = 4  # bytes
 _SAME, _SCALED = 1.02, 3.0  # amounts of work that differ by a factor below are one, or compared
 _SFACE = ("mobilefacenet", {})  # what it is in all but its last layer
+_HEADS = 3  # that `kd_adaface` trains, with each seed
 _RECORD_FIELDS = ("parameters", "profile", "wall_seconds", "cpu", "device", "threads")
 
 
@@ -103,11 +108,14 @@ class Measured:
     notebook: str
     profile: str
     run: str
+    parameters: str  # their digest
     machine: str
+    device: str  # cpu or cuda
     threads: int
     seconds: float
     bytes: float
-    work: Work | None = None  # of a run on this machine; a row of the table has the sums below
+    here: bool = False  # made by the processor or a GPU of this machine
+    work: Work | None = None  # of a run in the study's folder; a row of the table has sums instead
     row: dict = field(default_factory=dict)
 
     @property
@@ -132,10 +140,14 @@ class Measured:
 
     @cached_property
     def rest_seconds(self) -> float:
-        """What is left without networks and drawing; measuring this machine takes a second."""
+        """What is left without networks and drawing; NaN where they ran on an unknown GPU.
+
+        Measuring this machine takes a second.
+        """
         if not self.work:
             return self.row["rest_seconds"]
-        return max(0.0, self.seconds - self.work.seconds(speed.here()))
+        maker = speed.here() if self.device == "cpu" else speed.find_gpu(self.machine)
+        return max(0.0, self.seconds - self.work.seconds(maker)) if maker else math.nan
 
     @cached_property
     def rest_bytes(self) -> float:
@@ -156,8 +168,9 @@ def estimates(jobs: Sequence[plan.Job], machine: Machine | None = None) -> list[
     jobs : sequence of plan.Job
         Of one project.
     machine : speed.Machine, optional
-        Where they would run; this machine's processor by default. Times that were measured on
-        others count as `ELSEWHERE`; for a machine that is not this one they do not count at all.
+        Where they would run; by default this one, on the device that each job's parameter `device`
+        chooses here. Times of other machines count as `ELSEWHERE`; for a GPU that is assumed only
+        times of its model count.
 
     Returns
     -------
@@ -166,39 +179,69 @@ def estimates(jobs: Sequence[plan.Job], machine: Machine | None = None) -> list[
     """
     if not jobs:
         return []
-    known = [*_finished(jobs), *_carried(jobs[0].root)]
+    known = [*_finished(jobs), *carried(jobs[0].root)]
     by_notebook: dict[str, list[Measured]] = {}
     for one in known:
         by_notebook.setdefault(one.notebook, []).append(one)
     folders = {job.folder: job for job in jobs}
-    return [
-        _estimate(job, work(job, folders), by_notebook.get(_notebook(job), []), machine)
-        for job in jobs
-    ]
+    found, present = [], {}  # this machine by the device that a job asks for
+    for job in jobs:
+        given = plan.effective(job)
+        device = str(given.get("device", "auto"))
+        if machine is None and device not in present:
+            present[device] = _present(device)
+        near = by_notebook.get(_notebook(job), [])
+        near = sorted(near, key=lambda one: _distance(one, job))
+        alike = [one for one in near if one.profile == job.profile]
+        own, digest = _work(given, job.root, folders), _digest(given)
+        ratios = [(one, _ratio(own, digest, one)) for one in alike]
+        found.append(_estimate(own, ratios, near, machine or present[device]))
+    return found
 
 
-def _estimate(job: plan.Job, own: Work, known: list[Measured], machine: Machine | None) -> Estimate:
+def _present(device: str) -> Machine:
+    """Return the device that a parameter asks for, or the processor where it is not there."""
+    try:
+        return speed.here(runs.resolve_device(device))
+    except errors.ParameterError:
+        return speed.here()
+
+
+def _estimate(
+    own: Work, ratios: list[tuple[Measured, float]], near: list[Measured], machine: Machine
+) -> Estimate:
     """Take the nearest measured time, scale one of its profile, or compute one."""
-    near = sorted(known, key=lambda one: _distance(one, job))
-    placed = [one for one in near if machine is None or one.machine == machine.name]
-    ratios = [(one, _ratio(own, one)) for one in placed if one.profile == job.profile]
-    for one, ratio in ratios:
+    placed = [(one, ratio) for one, ratio in ratios if _counts(one, machine)]
+    for one, ratio in placed:
         if 1 / _SAME < ratio < _SAME:
-            here = one.work is not None and one.machine == speed.here().name
-            return Estimate(one.seconds, one.bytes, HERE if here else ELSEWHERE, _told(one))
-    for one, ratio in ratios:
+            basis = HERE if one.here else ELSEWHERE
+            return Estimate(one.seconds, one.bytes, basis, _told(one))
+    for one, ratio in placed:
         if 1 / _SCALED < ratio < _SCALED:
             source = f"{ratio:.2f} times {_told(one)}"
             return Estimate(ratio * one.seconds, own.bytes + one.rest_bytes, COMPUTED, source)
-    return _computed(own, near, machine or speed.here())
+    return _computed(own, near, machine)
 
 
-def _ratio(own: Work, one: Measured) -> float:
+def _counts(one: Measured, machine: Machine) -> bool:
+    """Whether a measured time says what a machine takes: no processor's does for a GPU."""
+    if machine.basis == speed.HERE:
+        return one.device == machine.device
+    return speed.is_model(one.machine, machine.name)
+
+
+def _ratio(own: Work, digest: str, one: Measured) -> float:
     """How much more a job has to do than a run had; infinite where they cannot be compared."""
     if own.networks != one.networks:
         return math.inf
     mine, theirs = (own.total, one.operations) if own.total else (own.pixels, one.pixels)
-    return mine / theirs if theirs else (1.0 if mine == 0 else math.inf)
+    if mine == theirs == 0:  # nothing to count: only the same again takes as long
+        return 1.0 if digest == one.parameters else math.inf
+    return mine / theirs if theirs else math.inf
+
+
+def _digest(parameters: dict) -> str:
+    return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _told(one: Measured) -> str:
@@ -209,9 +252,10 @@ def _computed(own: Work, near: list[Measured], target: Machine) -> Estimate:
     """Work over rate, and what the rest took where the notebook was measured in any profile."""
     if own.operations:
         seconds, size, source = own.seconds(target), own.bytes, f"its networks on {target.name}"
-        if near:
-            seconds, size = seconds + near[0].rest_seconds, size + near[0].rest_bytes
-            source += f", the rest as {near[0].id}"
+        known = (one for one in near if not math.isnan(one.rest_seconds))
+        if (first := next(known, None)) is not None:
+            seconds, size = seconds + first.rest_seconds, size + first.rest_bytes
+            source += f", the rest as {first.id}"
         return Estimate(seconds, size, COMPUTED, source)
     if near:
         return Estimate(near[0].seconds, near[0].bytes, COMPUTED, f"all as {near[0].id}")
@@ -233,7 +277,9 @@ def makespan(jobs: Sequence[plan.Job], seconds: Sequence[float], n: int) -> floa
     """How long jobs take together, n at a time, in the plan's order.
 
     Each starts when a place is free and what it reads is made; one that runs alone waits for all
-    and keeps all waiting. Unknown times (NaN) count as none.
+    and keeps all waiting. Unknown times (NaN) count as none. A place is kept for the next job of
+    the plan while that waits for what it reads, where Snakemake would take another: so this is
+    rather more than will pass.
 
     Parameters
     ----------
@@ -271,14 +317,16 @@ def budget(jobs: Sequence[plan.Job], costs: Sequence[Estimate], n: int) -> dict:
     Returns
     -------
     dict
-        runs; measured, computed and unknown (numbers of runs); work_seconds (one after the other),
-        seconds (n at a time) and bytes, all without what is unknown.
+        runs; here, elsewhere, computed and unknown (numbers of runs, by where their time is from);
+        work_seconds (one after the other), seconds (n at a time) and bytes, all without what is
+        unknown.
     """
     seconds = [one.seconds for one in costs]
     bases = [one.basis for one in costs]
     return {
         "runs": len(jobs),
-        "measured": sum(basis in (HERE, ELSEWHERE) for basis in bases),
+        "here": bases.count(HERE),
+        "elsewhere": bases.count(ELSEWHERE),
         "computed": bases.count(COMPUTED),
         "unknown": bases.count(UNKNOWN),
         "work_seconds": sum(took for took in seconds if not math.isnan(took)),
@@ -308,6 +356,8 @@ def _work(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:
     A notebook of somebody's own may declare other things by these names: then nothing is known.
     """
     try:
+        if {"architecture", "epochs", "training_seeds"} <= given.keys():
+            return _comparing(given)
         if {"architecture", "epochs"} <= given.keys():
             return _training(given)
         if {"network", "precisions"} <= given.keys():
@@ -335,6 +385,13 @@ def _training(given: dict) -> Work:
     if given.get("checkpoints"):
         kept += checkpoint_bytes(parameters, classes)
     return Work({speed.kind_of(given["architecture"], settings): float(done)}, drawn + pixels, kept)
+
+
+def _comparing(given: dict) -> Work:
+    """Training and testing a network with each head and seed; none of them is kept."""
+    one, trainings = _training(given), _HEADS * len(given["training_seeds"])
+    operations = {kind: trainings * done for kind, done in one.operations.items()}
+    return Work(operations, one.pixels, trainings * SCORE_BYTES * _pairs(given))
 
 
 def _quantising(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:
@@ -471,23 +528,29 @@ def checkpoint_bytes(parameters: int, head: int) -> int:
 def _finished(jobs: Iterable[plan.Job]) -> Iterator[Measured]:
     """The finished runs of these jobs' experiments."""
     notebooks = {job.folder.parent: (job.root, _notebook(job)) for job in jobs}
+    present = {speed.here().name, *speed.gpus()}
     for folder, (root, notebook) in notebooks.items():
         for path in sorted(folder.glob(f"[!.]*/{runs.RECORD}")):
             record = runs.read_record(path.parent)
             if record and record.keys() >= set(_RECORD_FIELDS):
-                yield _measured(path.parent, record, root, notebook)
+                yield _measured(path.parent, record, root, notebook, present)
 
 
-def _measured(folder: Path, record: dict, root: Path, notebook: str) -> Measured:
+def _measured(folder: Path, record: dict, root: Path, notebook: str, present: set[str]) -> Measured:
+    on_cpu = record["device"] == "cpu"
+    machine = record["cpu"] if on_cpu else record["device"]
     return Measured(
         experiment=folder.parent.name,
         notebook=notebook,
         profile=record["profile"] or "by hand",
         run=folder.name,
-        machine=record["cpu"] if record["device"] == "cpu" else record["device"],
+        parameters=_digest(record["parameters"]),
+        machine=machine,
+        device="cpu" if on_cpu else "cuda",
         threads=record["threads"],
         seconds=record["wall_seconds"],
         bytes=sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()),
+        here=machine in present,
         work=_work(record["parameters"], root, {}),
     )
 
@@ -496,18 +559,25 @@ def _notebook(job: plan.Job) -> str:
     return job.notebook.relative_to(job.root).as_posix()
 
 
-def _carried(root: Path) -> list[Measured]:
-    """The rows of the table that the study carries; none where there is no table."""
+def carried(root: Path) -> list[Measured]:
+    """Read the times that a project carries: none where there is no table.
+
+    Raises
+    ------
+    DataError
+        The table cannot be read.
+    """
     if not (root / TABLE).exists():
         return []
     table = _read(root / TABLE)
-    own = ("experiment", "notebook", "profile", "run", "machine", "threads", "seconds", "bytes")
+    own = (*COLUMNS[:9], "bytes")
     return [Measured(**{k: row[k] for k in own}, row=row) for row in table.to_dict("records")]
 
 
 def _read(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(path)[list(COLUMNS)]
+        table = pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str))[list(COLUMNS)]
+        return table.fillna({"networks": ""})  # of runs without any
     except (OSError, ValueError, KeyError) as problem:
         text = errors.COST_TABLE.format(file=path, problem=str(problem).rstrip("."))
         raise errors.DataError(text) from problem

@@ -5,14 +5,17 @@ by torch's own counter on tensors without content; what is counted is convolutio
 A training step takes three times the work of a forward pass: forward, and backward to the inputs
 and to the weights. How much of a processor such work can use depends on the kind of network and on
 its width far more than on its depth, so the yardstick is a shallow network of the same kind and
-width.
+width. A processor is timed with one thread, however many this process may use: that is what a
+notebook gets where as many run as there are cores.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,6 +31,7 @@ from studylib.models import margins
 from studylib.synthetic import simfaces
 
 FORWARD, TRAINING = 1, 3  # a step's work, in forward passes
+HERE = "measured here"
 # Peak operations a second in 16 bits with 32-bit sums, without sparsity; NVIDIA's data sheets.
 GPUS = {
     "T4": 65e12,
@@ -41,6 +45,7 @@ UTILISATION = {"residual": 0.1, "depthwise": 0.02, "expression": 0.05}  # assume
 _SIDE, _BATCH = 48, 16  # of the yardsticks on a processor
 _SIDE_GPU, _BATCH_GPU = 112, 128  # which a GPU needs to be busy
 _CLASSES = 7
+_PATIENCE = 300  # seconds in which processes that train side by side have all begun
 
 
 class Kind(NamedTuple):
@@ -59,29 +64,67 @@ class Machine:
     name : str
         The processor's or the GPU's.
     basis : str
-        `measured here`, or what was assumed.
+        `HERE`, or what was assumed.
     rate : callable
         From a `Kind` to floating point operations a second, in training.
     drawing : callable
         To the pixels of simulated faces drawn a second.
+    device : str
+        `cpu`, of which one thread is meant, or `cuda`.
     """
 
     name: str
     basis: str
     rate: Callable[[Kind], float]
     drawing: Callable[[], float]
+    device: str = "cpu"
 
 
 def here(device="cpu") -> Machine:
-    """Return this machine, whose rates are measured when they are first asked for."""
+    """Return this processor or GPU, whose rates are measured when they are first asked for."""
     device = torch.device(device)
     name = runs.cpu_name() if device.type == "cpu" else runs.device_name(device)
     return Machine(
         name,
-        "measured here",
+        HERE,
         lambda kind: training_rate(kind, str(device)),
         lambda: drawing_rate(str(device)),
+        device.type,
     )
+
+
+def gpus() -> list[str]:
+    """The models of this machine's GPUs, in PyTorch's order."""
+    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def find_gpu(name: str) -> Machine | None:
+    """Return the GPU that a record names: one that is here, else one of `GPUS`, else None."""
+    if name in (present := gpus()):
+        return here(f"cuda:{present.index(name)}")
+    return next((assumed(model) for model in GPUS if is_model(name, model)), None)
+
+
+def is_model(name: str, model: str) -> bool:
+    """Tell whether a device's name says that it is of a model.
+
+    Examples
+    --------
+    >>> is_model("NVIDIA H100 80GB HBM3", "H100"), is_model("NVIDIA L40S", "L4")
+    (True, False)
+    """
+    return re.search(rf"(?<!\w){re.escape(model)}(?!\w)", name) is not None
+
+
+@contextlib.contextmanager
+def using_threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads of the processor in a block, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def assumed(gpu: str, utilisation: dict[str, float] | None = None) -> Machine:
@@ -110,6 +153,7 @@ def assumed(gpu: str, utilisation: dict[str, float] | None = None) -> Machine:
         f"computed: of {GPUS[gpu] / 1e12:g} TFLOP/s (data sheet) {told}",
         lambda kind: GPUS[gpu] * shares[kind.family],
         lambda: float("inf"),
+        "cuda",
     )
 
 
@@ -195,7 +239,13 @@ def _yardstick(kind: Kind, side: int) -> tuple[torch.nn.Module, float]:
 
 
 def step_seconds(
-    network: torch.nn.Module, batch: int, side: int, *, device: str = "cpu", repeats: int = 3
+    network: torch.nn.Module,
+    batch: int,
+    side: int,
+    *,
+    device: str = "cpu",
+    repeats: int = 3,
+    n_threads: int = 1,
 ) -> float:
     """Seconds of a training step of a network: the best of `repeats`, after one to warm up.
 
@@ -209,8 +259,10 @@ def step_seconds(
         On CUDA the network computes in bfloat16, as in training.
     repeats : int
         Timed steps, at least 1.
+    n_threads : int
+        Of the processor, at least 1.
     """
-    errors.at_least(1, batch=batch, repeats=repeats)
+    errors.at_least(1, batch=batch, repeats=repeats, n_threads=n_threads)
     runs.keep_memory()  # as in every run
     network = network.train().to(device, memory_format=torch.channels_last)
     channels = next(m.in_channels for m in network.modules() if isinstance(m, torch.nn.Conv2d))
@@ -228,7 +280,8 @@ def step_seconds(
         if faces.is_cuda:
             torch.cuda.synchronize(faces.device)
 
-    return _best(step, repeats)
+    with using_threads(n_threads):
+        return _best(step, repeats)
 
 
 def head_seconds(
@@ -256,7 +309,8 @@ def head_seconds(
         optimiser.step()
         loss.item()  # waits for a GPU
 
-    return _best(step, repeats)
+    with using_threads(1):
+        return _best(step, repeats)
 
 
 def _best(action: Callable[[], object], repeats: int) -> float:
@@ -275,7 +329,8 @@ def _best(action: Callable[[], object], repeats: int) -> float:
 @cache
 def drawing_rate(device: str = "cpu", size: int = 48) -> float:
     """Pixels of simulated faces drawn a second: the best of two draws of 32 faces in colour."""
-    taken = _best(lambda: simfaces.faces(8, 4, size=size, channels=3, seed=0, device=device), 2)
+    with using_threads(1):
+        taken = _best(lambda: simfaces.faces(8, 4, size=size, channels=3, seed=0, device=device), 2)
     return 32 * size**2 / taken
 
 
@@ -303,7 +358,8 @@ def side_by_side(
     for jobs, threads in settings:
         errors.at_least(1, jobs=jobs, threads=threads)
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit this process's threads
-    together = {jobs: fresh.Barrier(jobs) for jobs, _ in settings}
+    # with a limit, for one that died before it began would be waited for without end
+    together = {jobs: fresh.Barrier(jobs, timeout=_PATIENCE) for jobs, _ in settings}
     with ProcessPoolExecutor(
         max(together), mp_context=fresh, initializer=_join, initargs=(together,)
     ) as pool:
@@ -328,10 +384,9 @@ def _join(together: dict) -> None:
 
 def _train_for(jobs: int, threads: int, steps: int, width: float) -> float:
     """Train while the others do; the mean rate, in faces a second."""
-    torch.set_num_threads(threads)
     network, _ = _yardstick(Kind("residual", width), _SIDE)
-    step_seconds(network, 32, _SIDE, repeats=1)
+    step_seconds(network, 32, _SIDE, repeats=1, n_threads=threads)
     _together[jobs].wait()
     start = time.perf_counter()
-    step_seconds(network, 32, _SIDE, repeats=steps)
+    step_seconds(network, 32, _SIDE, repeats=steps, n_threads=threads)
     return 32 * (steps + 1) / (time.perf_counter() - start)

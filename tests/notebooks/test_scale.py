@@ -25,8 +25,11 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
+    """The page, as it is made alone: with several threads."""
     folder = tmp_path_factory.mktemp("scale")
-    return folder, execute(folder, "scale", **TINY)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "2")
+        return folder, execute(folder, "scale", **TINY)
 
 
 @pytest.mark.filterwarnings("ignore")  # papermill's and Jupyter's own
@@ -36,14 +39,21 @@ def test_the_plan_is_added_up_for_each_machine(page):
     machines = ["this machine, 2 at a time", "one A100", "4 A100"]
     assert found["machine"].tolist() == machines
     assert set(found["runs"]) == {len(jobs)}
-    assert (found[["measured", "computed", "unknown"]].sum(axis=1) == len(jobs)).all()
+    bases = ["here", "elsewhere", "computed", "unknown"]
+    assert (found[bases].sum(axis=1) == len(jobs)).all()
     one, several = found["seconds"][1:]
     assert one == pytest.approx(found["work_seconds"][1])
     assert several <= one
     each = page[1].table("jobs")
     assert each["run"].tolist() == [job.id for job in jobs]
     assert each["seconds"].sum() == pytest.approx(found["work_seconds"][0])
-    assert set(each["basis"]) <= {cost.HERE, cost.ELSEWHERE, cost.COMPUTED, cost.UNKNOWN}
+    named = [cost.HERE, cost.ELSEWHERE, cost.COMPUTED, cost.UNKNOWN]
+    counted = each["basis"].value_counts().reindex(named, fill_value=0)
+    assert found.loc[0, bases].tolist() == counted.tolist()
+
+
+def test_a_processor_is_timed_with_one_thread(page):
+    assert page[1].record["threads"] == 1
 
 
 def test_growth_is_measured_beside_the_computed_line(page):
@@ -94,3 +104,17 @@ def test_words_and_charts(page):
     assert "take 47.0 GB" in said and "take 2.6 GB" in said  # 1.25 M of 112 x 112 x 3; 2 x 512 x 2
     assert "computed and not measured" in said
     assert charts(page[0]) >= 4
+    table = (PROJECT / cost.TABLE).exists()
+    assert ("No times are carried with the study" in said) == (not table)
+    assert ("The study carries the times of" in said) == table
+    assert (
+        f"{cost.TABLE.as_posix()}`). `python -c 'from studylib import cost; cost.store()'`" in said
+    )
+
+
+def test_no_command_of_the_page_takes_away_what_the_plan_asks_for():
+    cells = json.loads((PROJECT / "notebooks/scale.ipynb").read_text())["cells"]
+    text = "".join("".join(cell["source"]) for cell in cells)
+    commands = [line for line in text.splitlines() if line.startswith("study run")]
+    assert len(commands) >= 6
+    assert not any(f"--{word}" in line for line in commands for word in ("gpus", "mem", "time"))
