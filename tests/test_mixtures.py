@@ -109,6 +109,21 @@ def test_a_synthetic_set_without_groups_is_drawn_at_large():
     assert FAKE["subject"].iloc[theirs].nunique() == 9
 
 
+def test_names_may_be_numbers():
+    numbered = [t.assign(subject=pd.factorize(t["subject"])[0]) for t in (REAL, FAKE)]
+    ours, theirs = mixtures.draw("mix_equal_ids", 0.3, *numbered)
+    assert found(REAL, ours) == {"A": (7, 28), "B": (14, 56)}
+    assert found(FAKE, theirs) == {"A": (3, 21), "B": (6, 42)}
+
+
+def test_a_share_of_each_set_is_not_the_share_of_synthetic_people():
+    given = {"n_people": 40, "per_person": 2, "n_synthetic": 16, "per_synthetic": 3, "size": 32}
+    mix = mixtures.training_set("mix", 0.5, **given)
+    assert mixtures.realised(mix) == 8 / (20 + 8)
+    assert mixtures.realised(mixtures.training_set("real", **given)) == 0
+    assert mixtures.realised(mixtures.training_set("synthetic", **given)) == 1
+
+
 def test_what_cannot_be_mixed_is_refused():
     with pytest.raises(errors.ParameterError, match="Unknown mixture 'real'"):
         mixtures.draw("real", 0.3, REAL, FAKE)

@@ -216,6 +216,31 @@ def test_agreement_counts_equal_decisions_by_group():
     assert (same["value"] == 1).all() and (same["low"] < 1).all()
 
 
+def test_people_who_are_only_ever_second_are_resampled_within_their_own_group():
+    # One group; pairs of B follow as if they were the first group's where they are put there.
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "subject_a": f"{group}{k}",
+            "subject_b": f"{group}second{k % 4}",
+            "genuine": k % 2 == 1,
+            "group": group,
+            "score_one": float(k % 2),
+            "score_two": float((k % 2) ^ (rng.random() < wrong)),
+        }
+        for group, wrong in (("A", 0.05), ("B", 0.4))
+        for k in range(60)
+    ]
+    pairs = pd.DataFrame(rows)
+    swapped = pairs.rename(columns={"subject_a": "subject_b", "subject_b": "subject_a"})
+    told = {"resamples": 2000, "seed": 0}
+    ours, theirs = (
+        recognition.agreement(p, "score_one", "score_two", **told) for p in (pairs, swapped)
+    )
+    bounds = [found[["low", "high"]].to_numpy() for found in (ours, theirs)]
+    np.testing.assert_allclose(bounds[0], bounds[1], atol=0.02)
+
+
 def test_likeness_is_the_mean_cosine_by_group():
     table = pd.DataFrame({"item": list("abcd"), "subject": ["p", "q", "r", "s"]})
     faces = Faces(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), table.assign(group=list("xxyy")), "")

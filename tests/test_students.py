@@ -26,19 +26,32 @@ def test_names_of_how_a_student_is_taught(tmp_path):
     settings = {"depth": [1, 1, 1, 1], "width": 0.0625, "embedding": 16, "size": 48}
     about = {"architecture": "iresnet", "settings": settings}
     models.save(models.build("iresnet", **settings, seed=0), path, about)
-    assert students.taught(None, "embedding", None, size=48) == "alone"
-    assert students.taught(path, "embedding", None, size=48) == "kd: embedding"
-    assert students.taught(path, "logits", "reweighted", size=48) == "kd: logits reweighted"
+    as_wide = {"size": 48, "dimensions": 16}
+    assert students.taught(None, "embedding", None, **as_wide) == "alone"
+    assert students.taught(path, "embedding", None, **as_wide) == "kd: embedding"
+    assert students.taught(path, "logits", "reweighted", **as_wide) == "kd: logits reweighted"
+    wider = {"size": 48, "dimensions": 24}
+    assert students.taught(path, "rkd", None, **wider) == "kd: rkd"
 
     with pytest.raises(errors.ParameterError) as caught:
-        students.taught(path, "embedding", None, size=32)
+        students.taught(path, "embedding", None, size=32, dimensions=16)
     assert str(caught.value) == errors.TEACHER_SIZE.format(teacher=path, found=48, wanted=32)
+    for loss in students.SAME_SIZE:
+        with pytest.raises(errors.ParameterError) as caught:
+            students.taught(path, loss, None, **wider)
+        text = errors.OTHER_TEACHER_SIZE.format(student=24, teacher=16)
+        assert str(caught.value) == text
     with pytest.raises(errors.ParameterError, match="Unknown distillation loss 'envy'"):
-        students.taught(None, "envy", None, size=48)
+        students.taught(None, "envy", None, **as_wide)
     with pytest.raises(errors.ParameterError, match="Unknown balance of the groups 'fair'"):
-        students.taught(None, "embedding", "fair", size=48)
+        students.taught(None, "embedding", "fair", **as_wide)
+    with pytest.raises(errors.ParameterError, match="setting of logits 'temprature'"):
+        students.taught(path, "logits", None, **as_wide, settings={"temprature": 2})
+    with pytest.raises(errors.ParameterError) as caught:
+        students.taught(path, "embedding", None, **as_wide, weight=-1.0)
+    assert str(caught.value) == errors.NOT_ABOVE_ZERO.format(what="weight", value=-1.0)
     with pytest.raises(errors.DataError, match="gone"):
-        students.taught(tmp_path / "gone.safetensors", "embedding", None, size=48)
+        students.taught(tmp_path / "gone.safetensors", "embedding", None, **as_wide)
 
 
 def test_the_lesson_in_a_sentence():

@@ -1,8 +1,11 @@
 """Training sets of real and synthetic faces, mixed by identity and alike in every group.
 
 Neto et al. (2024) train on real faces, on synthetic ones, and on mixtures of the two, merged within
-each ethnicity. A mixture here takes a share of its identities from the synthetic set, the same one
-in every group, so a mixture's groups stand to each other as those of the real set. Draws are
+each ethnicity. A mixture here takes people of the synthetic set by one share in every group, and
+leaves as large a share of every group's real people out. With `mix` that is a share of each set, so
+of a small synthetic set it takes few: `realised` says which part of the people is synthetic, and
+only between sets of one size is it the share. In the other two, real people are replaced, and the
+groups stand to each other as those of the real set. Draws are
 nested: whoever is in the synthetic part at one share is in it at every larger one, and so for the
 real part at smaller shares; two mixtures differ by as few people as they can.
 
@@ -230,7 +233,7 @@ def draw(
     kept = _first(ours, left, unit, seed, REAL)
     added = _first(theirs, wanted, unit, seed, SYNTHETIC)
     return tuple(
-        np.flatnonzero(table["subject"].isin(names))
+        np.flatnonzero(table["subject"].astype(str).isin(names))
         for table, names in ((real, kept), (synthetic, added))
     )
 
@@ -291,6 +294,12 @@ def counts(people: Faces | Joined) -> pd.DataFrame:
     """
     by = people.table.groupby(["domain", "group"], observed=True)
     return by.agg(identities=("subject", "nunique"), pictures=("item", "size")).reset_index()
+
+
+def realised(people: Faces | Joined) -> float:
+    """The part of a training set's identities that is synthetic."""
+    found = counts(people).groupby("domain")["identities"].sum()
+    return float(found.get(SYNTHETIC, 0) / found.sum())
 
 
 def some(people: Faces | Joined, domain: str, n: int, seed: int) -> Faces:

@@ -337,7 +337,8 @@ def _means(values, groups, a, b=None, *, resamples: int, seed: int, rates: bool)
     member = np.stack([*(groups == name for name in names), np.ones(len(values), bool)], axis=1)
     code_a, code_b, people_names = resampling.subject_codes(a, b)
     strata = np.zeros(len(people_names), np.int64)
-    strata[code_a] = pd.factorize(groups, sort=True)[0]
+    for codes in (code_b, code_a):  # some people are only ever second
+        strata[codes] = pd.factorize(groups, sort=True)[0]
     columns = np.concatenate([member * values[:, None], member], axis=1)  # (N, 2 (G + 1))
     sums = resampling.cluster_sums(
         columns, code_a, code_b, strata=strata, resamples=resamples, seed=seed

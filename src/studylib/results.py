@@ -20,7 +20,11 @@ from studylib.runs import Finished, Record, project_root
 
 RECORD = "record.json"
 # Parameters that name a place on somebody's machine.
-PLACES = ("data_root", "real_root", "group_root", "teachers_dir", "results_dir")
+PLACES = (
+    *("data_root", "real_root", "synthetic_root", "group_root", "eval_root", "calibration_root"),
+    *("packed_dir", "teachers_dir", "results_dir", "published_dir", "runs_dir"),
+    *("cache", "checkpoints"),
+)
 _LEFT_OUT = ("platform",)
 
 

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from studylib import distill, errors, models
 
 ALONE = "alone"
+SAME_SIZE = ("embedding", "cosine")  # losses that compare dimension by dimension
 PAPER_DIMENSIONS = 512  # of the embeddings to which the paper's weight belongs
 
 
-def taught(teacher: str | Path | None, loss: str, balance: str | None, *, size: int) -> str:
+def taught(
+    teacher: str | Path | None,
+    loss: str,
+    balance: str | None,
+    *,
+    size: int,
+    dimensions: int,
+    **asked,
+) -> str:
     """How a student learns, as tables name it, once it is clear that it can.
 
     Parameters
@@ -21,6 +32,10 @@ def taught(teacher: str | Path | None, loss: str, balance: str | None, *, size: 
         As `distill.Teaching` takes them.
     size : int
         Side of the student's faces in pixels.
+    dimensions : int
+        Of the student's embeddings.
+    **asked
+        `weight`, `label_weight` and `settings`, as `distill.Teaching` takes them.
 
     Returns
     -------
@@ -32,22 +47,46 @@ def taught(teacher: str | Path | None, loss: str, balance: str | None, *, size: 
     DataError
         No file of a network where one is named.
     ParameterError
-        An unknown loss, balance or network, or a teacher that takes faces of another size.
+        An unknown loss, balance, setting or network, a weight that is none, or a teacher that takes
+        faces of another size or, where the loss compares dimensions, has other ones.
 
     Examples
     --------
-    >>> taught(None, "embedding", None, size=48), taught("sface", "rkd", "constrained", size=112)
-    ('alone', 'kd: rkd constrained')
+    >>> taught(None, "embedding", None, size=48, dimensions=64)
+    'alone'
     """
     errors.one_of("distillation loss", loss, distill.LOSSES)
     if balance is not None:
         errors.one_of("balance of the groups", balance, distill.BALANCES)
     if teacher is None:
         return ALONE
+    blank = torch.eye(1, dimensions)[None]  # stands for a teacher's embeddings: (1, 1, D)
+    distill.Teaching(blank, loss, groups=["any"] if balance else None, balance=balance, **asked)
     if (found := models.describe(teacher)["size"]) != size:
         text = errors.TEACHER_SIZE.format(teacher=teacher, found=found, wanted=size)
         raise errors.ParameterError(text)
+    face = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    if loss in SAME_SIZE:
+        with torch.inference_mode():
+            distill.LOSSES[loss](blank[0], models.load(teacher)(face))
     return " ".join(["kd:", loss, *([balance] if balance else [])])
+
+
+def named(loss: str, settings: dict, normalised: bool) -> str:
+    """A margin loss as tables name it.
+
+    The code released by Neto et al. (2024) gives AdaFace embeddings of length 1, and the batch's
+    own statistics alone: that is CosFace under another name.
+
+    Examples
+    --------
+    >>> named("adaface", {"t_alpha": 1.0}, True), named("adaface", {}, True)
+    ('adaface as released', 'adaface normalised')
+    """
+    if not normalised:
+        return loss
+    released = loss == "adaface" and settings.get("t_alpha") == 1
+    return f"{loss} as released" if released else f"{loss} normalised"
 
 
 def weight(loss: str, dimensions: int) -> float:

@@ -53,6 +53,7 @@ def test_a_mix_with_a_teacher_and_again(tmp_path, teacher):
         "architecture": "iresnet",
         "training_set": "mix",
         "share": 0.4,
+        "synthetic_share": 0.4,
         "taught": "kd: embedding",
         "loss": "cosface",
         "training_seed": 0,
