@@ -217,7 +217,7 @@ def test_agreement_counts_equal_decisions_by_group():
 
 
 def test_people_who_are_only_ever_second_are_resampled_within_their_own_group():
-    # One group; pairs of B follow as if they were the first group's where they are put there.
+    # Whoever is second is first where the sides are swapped, and the interval is the same.
     rng = np.random.default_rng(0)
     rows = [
         {

@@ -20,7 +20,7 @@ def run(tmp_path):
         "schema": runs.SCHEMA,
         "experiment": "tiny",
         "profile": None,
-        "parameters": {"data_root": "/home/somebody/faces", "results_dir": None, "n": 4},
+        "parameters": dict.fromkeys(results.PLACES, "/home/somebody/faces") | {"n": 4},
         "platform": "Linux-5.15-some-host",
         "outcomes_sha256": "ab",
         "versions": {"python": "3.11"},
@@ -37,7 +37,8 @@ def test_tables_come_back_exactly(run, tmp_path):
     found = results.read(kept)
     assert list(found.tables) == ["rates", "sizes"]
     pd.testing.assert_frame_equal(found.tables["rates"], run.table("rates"), check_exact=True)
-    assert found.record["parameters"] == {"data_root": None, "results_dir": None, "n": 4}
+    assert found.record["parameters"] == dict.fromkeys(results.PLACES) | {"n": 4}
+    assert {"real_root", "synthetic_root", "eval_root", "cache"} <= set(results.PLACES)
     assert found.record["outcomes_sha256"] == "ab"
     assert results.store(run, tmp_path / "all") and list(results.read(tmp_path / "all").tables) == [
         "rates",
