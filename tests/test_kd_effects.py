@@ -87,7 +87,8 @@ def test_a_run_without_full_precision_is_refused(tmp_path):
     ("which", "changes", "parameter"),
     [
         ("real-0-alone-1", {"epochs": 9}, "epochs"),  # not the others' length
-        ("synthetic-1-kdembedding-0", {"flip": False}, "flip"),
+        ("synthetic-1-kdembedding-0", {"flip": False}, "flip"),  # others on this set have another
+        ("real-0-alone-0", {"real_set": "rfw"}, "real_set"),
         ("mix-0.3-kdembedding-1", {"kd_weight": 5.0}, "kd_weight"),  # another seed's is other
     ],
 )
@@ -100,7 +101,8 @@ def test_students_of_different_recipes_are_refused(tmp_path, which, changes, par
     said = str(caught.value)
     runs_named = said.split("The runs ")[1].split(" are students")[0].split(" and ")
     given = {"first": runs_named[0], "other": runs_named[1], "parameter": parameter}
-    values = (3, 9) if parameter == "epochs" else (None, changes[parameter])
+    usual = {"epochs": 4, "real_set": "simfaces"}
+    values = (usual.get(parameter), changes[parameter])
     values = values if runs_named[1] == name else values[::-1]
     given |= {"kind": "iresnet", "given": values[0], "wanted": values[1]}
     assert name in runs_named and said == errors.OTHER_RECIPE.format(**given)
@@ -114,6 +116,44 @@ def test_recipes_may_differ_in_teaching_and_between_kinds(tmp_path):
         kd_runs.set_parameters(run.folder, kd_weight=None if "alone" in run.name else 3.0)
         kd_runs.set_parameters(run.folder, teacher="alone" not in run.name)
     assert len(kd_effects.students(runs.finished(tmp_path, "kd_student", "quick"))) == 12
+
+
+def test_recipes_may_differ_in_places_and_in_what_belongs_to_a_set(tmp_path):
+    """As in the paper, which mirrored real faces alone; real students name no synthetic set."""
+    found, _ = made(tmp_path, seeds=(0, 1))
+    for number, run in enumerate(found):
+        kd_runs.set_parameters(run.folder, flip="synthetic-1" not in run.name)
+        kd_runs.set_parameters(run.folder, **dict.fromkeys(["real_root", "eval_root"], number))
+        if "real" not in run.name:
+            kd_runs.set_parameters(run.folder, synthetic_set="drawn", per_synthetic=50)
+        if "synthetic-1" in run.name:
+            kd_runs.set_parameters(run.folder, real_set="unused")
+    found = runs.finished(tmp_path, "kd_student", "quick")
+    about = kd_effects.students(found)
+    table = kd_effects.recipes_of_sets(found, about)
+    assert table.values.tolist() == [
+        ["iresnet", "flip", True, ["mix 30%", "real"]],
+        ["iresnet", "flip", False, ["synthetic"]],
+    ]
+    mixed = next(run for run in found if "mix" in run.name)
+    kd_runs.set_parameters(mixed.folder, per_synthetic=20)
+    with pytest.raises(errors.RunError, match="differ in per_synthetic"):
+        kd_effects.students(runs.finished(tmp_path, "kd_student", "quick"))
+
+
+def test_one_network_has_one_teacher_on_all_sets(tmp_path):
+    found, teachers = made(tmp_path, seeds=(0,), teachers=2)
+    about = kd_effects.students(found)
+    (other,) = (run for run in found if "synthetic" in run.name and "kdembedding" in run.name)
+    table = other.outcomes
+    table["score_teacher"] = teachers[1].outcomes["score_fp32"]
+    table.to_parquet(other.folder / runs.OUTCOMES)
+    with pytest.raises(errors.RunError) as caught:
+        kd_effects.join(runs.finished(tmp_path, "kd_student", "quick"), about, teachers)
+    said = {"network": "iresnet-0", "taught": KD, "other": other.name}
+    said |= {"first": "iresnet-cosface-mix-0.3-kdembedding-0"}
+    said |= {"first_teacher": "teacher-0", "other_teacher": "teacher-1"}
+    assert str(caught.value) == errors.OTHER_TEACHER.format(**said)
 
 
 def test_the_share_that_a_set_came_to_stands_beside_the_one_asked_for(tmp_path):
@@ -136,9 +176,14 @@ def test_the_share_that_a_set_came_to_stands_beside_the_one_asked_for(tmp_path):
         ["mix 30%", 0.13, 87, 13, 870, 26],
         ["synthetic", 1.0, 0, 100, 0, 1000],
     ]
-    assert list(sizes)[2:] == [
-        "identities real", "identities synthetic", "pictures real", "pictures synthetic",
-    ]  # fmt: skip
+    counted = ["identities real", "identities synthetic", "pictures real", "pictures synthetic"]
+    assert list(sizes) == ["set", "synthetic_share", *counted]
+    other = about.assign(architecture=["b" if r == "mix" else "a" for r in about["training_set"]])
+    other.loc[other["column"] == "mix 30%/alone", "architecture"] = "a"
+    (run,) = (run for run in found if "mix" in run.name and "alone" in run.name)
+    people.assign(pictures=[70, 800, 27]).to_parquet(run.folder / "people.parquet")
+    several = kd_effects.sizes(found, other).set_index("students")
+    assert several.loc["a"].shape == (3, 6) and several.loc["b", "pictures synthetic"] == 26
 
 
 def test_students_with_and_without_a_teacher_are_needed(study):
@@ -258,6 +303,48 @@ def test_over_all_sets_a_network_counts_once(study, measured):
     of_sets = found[found["over"] == "training set"]
     assert set(of_sets["of"]) == {"real", "mix 30%", "synthetic"}
     assert (of_sets["repeats"] == 2).all() and kd_effects.averages([], about, 20).empty
+
+
+def test_an_average_over_sets_is_of_sets_that_all_networks_have(study, measured):
+    """One run is missing, and another kind was trained on real faces alone."""
+    about, rows = study[0], kd_effects.gains(measured, [KD])
+    missing = [row for row in rows if (row.network, row.column) != ("iresnet-2", f"mix 30%/{KD}")]
+    assert kd_effects.common_sets(rows) == ["mix 30%", "real", "synthetic"]
+    assert kd_effects.common_sets(missing) == ["real", "synthetic"]
+    asked = {"network": "iresnet-1", "group": "all", "metric": "accuracy"}
+    (mean,) = kd_effects.picked(kd_effects.over_sets(missing), **asked)
+    own = {row.column: row.value for row in kd_effects.picked(rows, **asked)}
+    two = np.mean([own[f"real/{KD}"], own[f"synthetic/{KD}"]])
+    assert mean.value == pytest.approx(two) and two != pytest.approx(np.mean([*own.values()]))
+    apart = [row for row in rows if ("real" in row.column) == (row.network == "iresnet-0")]
+    assert kd_effects.common_sets(apart) == [] and kd_effects.common_sets([]) == []
+    assert len(kd_effects.picked(kd_effects.over_sets(apart), group="all", metric="worst")) == 3
+
+    lacks = (about["network"] == "iresnet-0") & (about["set"] != "real")
+    one_way = (about["network"] == "iresnet-1") & (about["column"] == "synthetic/alone")
+    kept = kd_effects.with_sets(about[~lacks & ~one_way], ["real", "synthetic"])
+    assert set(kept["network"]) == {"iresnet-2"} and len(kept) == 6
+    nobody = about[about["set"] != "synthetic"]
+    assert kd_effects.with_sets(nobody, ["real", "synthetic"]) is nobody
+
+
+def test_kinds_with_other_sets_are_averaged_by_themselves(study, measured):
+    about, rows = study[0], kd_effects.gains(measured, [KD])
+    kinds = about["network"].map({"iresnet-0": "a"}).fillna("b")
+    found = kd_effects.averages_of_kinds(
+        [row for row in rows if row.network != "iresnet-0" or row.column == f"real/{KD}"],
+        about.assign(architecture=kinds), 20,
+    )  # fmt: skip
+    found = found[(found["group"] == "all") & (found["metric"] == "accuracy")]
+    assert found[["architecture", "networks", "repeats"]].values.tolist() == [
+        ["a", 1, 0], ["b", 2, 1],
+    ]  # fmt: skip
+    of = {"group": "all", "metric": "accuracy"}
+    only = kd_effects.picked(rows, network="iresnet-0", column=f"real/{KD}", **of)
+    assert found["value"].iloc[0] == pytest.approx(only[0].value)
+    others = [row.value for row in kd_effects.picked(rows, **of) if row.network != "iresnet-0"]
+    assert found["value"].iloc[1] == pytest.approx(np.mean(others))
+    assert kd_effects.averages_of_kinds([], about.iloc[:0], 20).empty
 
 
 def test_other_losses_are_compared_with_none_and_with_the_main_one(tmp_path):

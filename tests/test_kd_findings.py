@@ -98,8 +98,10 @@ def test_how_many_seeds_stand_behind_it_is_said(helpful):
 
 def test_a_planted_gain_is_said(helpful):
     tested = helpful.corrected(helpful.gain)
-    said = kd_findings.helped(tested)
+    said = kd_findings.helped(tested, ["real", "synthetic"])
     assert said.startswith("Distillation raises the accuracy of these students: +")
+    assert "each with its mean over real, synthetic; for the worst group +" in said
+    assert "its own training sets (none is common to all);" in kd_findings.helped(tested, [])
     assert (
         "over 6 network(s) trained with and without it" in said
         and "By architecture: iresnet +" in said
@@ -117,7 +119,7 @@ def test_no_gain_is_said_with_what_it_leaves_open_and_why(useless):
     tested = useless.corrected(useless.gain)
     row = tested[(tested["over"] == "all networks") & (tested["metric"] == "accuracy")].iloc[0]
     assert row["p_holm"] > 0.05
-    said = kd_findings.helped(tested)
+    said = kd_findings.helped(tested, ["real"])
     assert "does not resolvably change the accuracy" in said and "By architecture" not in said
     low, high = (verdicts.points(row[key], sign=True) for key in ("low", "high"))
     assert f"leaves room for anything from {low} to {high} points" in said
@@ -129,6 +131,8 @@ def test_no_gain_is_said_with_what_it_leaves_open_and_why(useless):
     assert len(room) == 3 and f"is 99.00%. Less that of students without it, by training set, in "\
         f"points: {', '.join(room)}. With test people alone" in why  # fmt: skip
     assert "nothing to give" not in why
+    once = kd_findings.why_not(tested.assign(repeats=0), levels, 0.99)
+    assert once.endswith("Chance in trainings was not measured: that takes more seeds.")
     between = (alone.min() + alone.max()) / 2
     assert "Where the teacher is not ahead" in kd_findings.why_not(tested, levels, between)
     assert "On no set is the teacher ahead" in kd_findings.why_not(tested, levels, 0.1)
@@ -139,7 +143,7 @@ def test_a_fall_of_accuracy_is_no_lack_of_trainings(useless):
     fell = tested.assign(value=-0.05, low=-0.06, high=-0.04, p_holm=0.001)
     why = kd_findings.why_not(fell, useless.averages(useless.levels), 0.99)
     assert "The fall is resolved" in why and "shorter" not in why
-    assert "lowers the accuracy" in kd_findings.helped(fell)
+    assert "lowers the accuracy" in kd_findings.helped(fell, ["real"])
 
 
 def test_groups_are_a_family_of_their_own(helpful):
@@ -195,21 +199,22 @@ def test_a_gap_that_is_closed_is_said_with_its_share(helpful):
 def test_trainings_that_ended_early_are_warned_of(helpful):
     learnt = kd_effects.learnt(helpful.found, helpful.about)
     assert learnt["set"].tolist() == ["real"] * 2 + ["mix 30%"] * 2 + ["synthetic"] * 2
-    assert (learnt["trainings"] == 6).all() and (learnt["epochs"] == 3).all()
+    assert (learnt["trainings"] == 6).all() and (learnt["epochs"] == 4).all()
     rows = learnt.set_index(["set", "taught"])
     fall = rows.loc[("real", "alone"), "fall"]
     assert fall == pytest.approx(1 - np.sqrt(0.5 * 0.9))
     assert rows.loc[("real", KD), "fall"] == pytest.approx(1 - np.sqrt(0.96 * 0.98))
     said = kd_findings.converged(learnt)
-    assert f"- real, {KD} (6 training(s), 3 epoch(s)): training accuracy 75.0%" in said
-    assert "over the last two the loss fell by 3.0% an epoch." in said
+    assert f"- real, {KD} (6 training(s), 4 epoch(s)): training accuracy 75.0%" in said
+    assert "before the rate was lowered the loss fell by 3.0% an epoch." in said
     early = [f"{name} alone (33%)" for name in ("real", "mix 30%", "synthetic")]
     warned = f"or it is not known, for {charts.listed(early)}. Such"
     assert warned in kd_findings.cut_short(learnt) and warned in said
     flat = learnt.assign(fall=kd_findings.FALLING)
-    assert kd_findings.cut_short(flat) == "" and "Cut short" not in kd_findings.converged(flat)
+    assert kd_findings.cut_short(flat) == ""
+    assert "Short trainings" not in kd_findings.converged(flat)
     once = kd_findings.converged(learnt.assign(fall=np.nan))
-    assert "one epoch does not tell" in once and "real alone (unknown)" in once
+    assert "one epoch at the highest rate does not tell" in once and "real alone (unknown)" in once
 
 
 @pytest.mark.parametrize(
@@ -219,7 +224,9 @@ def test_trainings_that_ended_early_are_warned_of(helpful):
          " other people"),
         ({"people_seed": 0}, {}, "whether they are the same people the records do not tell"),
         ({"people_seed": 0, "n_people": 100}, {}, "the same people, so that on the real set"),
-        ({"real_set": "bupt_balanced"}, {}, "was trained on the set bupt_balanced, the"),
+        ({"real_set": "bupt_balanced"}, {}, "was trained on the set bupt_balanced, the students' "
+         "real set is 100 identities of simfaces: other people"),
+        ({"real_set": "ms1mv2"}, {"real_set": "bupt_balanced"}, "do not tell"),  # of one source
         ({"real_set": "x", "real_root": "a"}, {"real_set": "x", "real_root": "a"}, "the same"),
         ({"real_set": "x", "real_root": "a"}, {"real_set": "x", "real_root": "b"}, "do not tell"),
     ],
@@ -323,6 +330,34 @@ def test_what_is_inherited_is_said_against_its_baselines(helpful):
     assert kd_findings.least_alike(own).count("least often in group") == 3
 
 
+def test_what_differs_between_training_sets_is_said():
+    rows = [("a", "flip", True, ["real", "mix 30%"]), ("a", "flip", False, ["synthetic"])]
+    table = pd.DataFrame(rows, columns=["architecture", "parameter", "value", "sets"])
+    assert kd_findings.other_recipes(table).startswith(
+        "- Between training sets of a the parameter `flip` differs as well: True on real, mix 30%; "
+        "False on synthetic."
+    )
+    assert kd_findings.other_recipes(table.iloc[:0]) == ""
+
+
+def test_students_with_other_sets_are_listed_apart(helpful):
+    about = helpful.about[helpful.about["set"] == "real"]
+    rows = kd_effects.picked(helpful.gain, column=f"real/{KD}")
+    tested = grid.corrected(kd_effects.averages_of_kinds(rows, about, helpful.people))
+    said = kd_findings.other_students(tested, about).split("\n")
+    assert said[0].startswith("- iresnet on real (3 networks): accuracy +") and len(said) == 2
+    assert "worst group +" in said[1] and "STD" not in said[1]
+    assert kd_findings.other_students(tested, about.iloc[:0]) == "There are none."
+
+
+def test_a_difference_that_falls_to_the_correction_says_so(helpful):
+    tested = helpful.corrected(helpful.saved)
+    close = tested.assign(value=0.01, low=0.001, high=0.019, p_holm=0.2)
+    said = "no difference of losses is resolved after correction (+1.00 (+0.10 to +1.90) points)"
+    assert said in kd_findings.protected(close)
+    assert "after correction" not in kd_findings.protected(close.assign(low=-0.001))
+
+
 def test_what_protects_the_worst_group_is_said(helpful, useless):
     tested = helpful.corrected(helpful.saved)
     said = kd_findings.protected(tested)
@@ -357,6 +392,13 @@ def test_planted_effects_get_their_verdicts(helpful):
         "in 2 ways to compress: the largest is that of w4a4" in judged.loc["protects", "evidence"]
     )
     assert judged.loc["narrower", "p_of"] == "no change in any figure"
+    assert judged.loc["fairer", "p_of"] == "no fall of STD on any set"
+    assert judged.loc["not-fairer", "p_of"] == "a fall of STD above the margin on some set"
+    assert "on 1 of 1 sets" in judged.loc["not-fairer", "evidence"] or (
+        "on 0 of 1 sets" in judged.loc["not-fairer", "evidence"]
+    )  # the mix: nothing is added to a set of synthetic faces alone
+    assert "of 2 sets with synthetic faces" in judged.loc["fairer", "evidence"]
+    assert "mix 30% (30% of its identities are synthetic)" in judged.loc["mix", "evidence"]
     assert (judged["evidence"].str.len() > 50).all()
     told = claims.told(judged.reset_index(), *judged.index)
     assert "(other studies; Atzori et al. 2024, abstract)" in told and "nan" not in told

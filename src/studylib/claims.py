@@ -50,14 +50,14 @@ def evaluate(tables: Tables, claims: Iterable[Claim] | None = None) -> pd.DataFr
     Returns
     -------
     pandas.DataFrame
-        One row a claim: the fields of `verdicts.Claim` (without the function) and of
+        One row a claim: the fields of `verdicts.Claim` (without the function and `nulls`) and of
         `verdicts.Finding`, and p_of: the hypothesis that p speaks against.
     """
     rows = []
     for claim in CLAIMS if claims is None else claims:
         about = claim._asdict()
-        found = about.pop("judge")(tables)
-        p_of = "" if np.isnan(found.p) else verdicts.null(claim.rule, found.verdict)
+        found, nulls = about.pop("judge")(tables), about.pop("nulls")
+        p_of = "" if np.isnan(found.p) else verdicts.null(claim.rule, found.verdict, nulls)
         rows.append(about | found._asdict() | {"p_of": p_of})
     return pd.DataFrame(rows)
 

@@ -573,6 +573,12 @@ OTHER_RECIPE = (
     "{given!r} and {wanted!r}. Students are compared that differ only in training set, teaching "
     "and seed: name in run_names those of one recipe."
 )
+OTHER_TEACHER = (
+    "The runs {first} and {other} are of one network ({network}) and taught in one way ({taught}), "
+    "but by different teachers: {first_teacher} and {other_teacher}. What lies between their "
+    "training sets would be one of teachers too: name in run_names those of one teacher, or make "
+    "them anew."
+)
 NOTHING_TAUGHT = (
     "Distillation is judged by students that differ in nothing else, and no student here was "
     "trained both alone and with {taught!r} on one training set, with one seed: add such runs."
@@ -727,6 +733,11 @@ ONLY_AGGREGATED = (
     "Name the tables to keep, and only aggregated ones: the outcomes hold a row for each picture "
     "and stay where they were made."
 )
+OTHER_STORED = (
+    "The stored results in {folder} have no table {table} with rows of untrained networks: another "
+    "notebook stored them, or an earlier version of this one. Make them anew, or name others as "
+    "results_dir (None: none are shown)."
+)
 STORED_TABLE = (
     "{file} is not as it was stored: {problem}. Restore it from the repository, or store the run "
     "again."
@@ -754,6 +765,10 @@ COST_TABLE = (
 NO_COSTS = (
     "No finished run under {folder} is up to date, so there are no times to store. Run `study run` "
     "first."
+)
+NOT_SIDE_BY_SIDE = (
+    "Of the processes that were to train at the same time one was ended, as a system does when "
+    "memory runs out, or not all had begun after {seconds} s. Try again when less else runs."
 )
 
 # book

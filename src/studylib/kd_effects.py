@@ -82,29 +82,60 @@ def students(found: list[Finished]) -> pd.DataFrame:
 _ABOUT = ["architecture", "training_set", "share", "taught", "loss", "training_seed"]
 _REALISED = "synthetic_share"
 # What students of a kind may differ in: what makes their columns and networks, and what changes
-# nothing in the student itself.
+# nothing in the student itself, such as where files lie.
 _TEACHING = {"kd_loss", "kd_weight", "kd_settings", "balance", "label_weight", "mirrored"}
 _FREE = {"seed", "teacher", "training_set", "share", "architecture", "settings", "loss", "cache"}
 _FREE |= {"checkpoints", "packed_dir", "out_dir", "device", "profile", "compress", "resamples"}
+_FREE |= {"real_root", "synthetic_root", "eval_root"}
+_OF_SET = {"flip", "broken"}  # the paper mirrored real faces alone: may differ between sets
+# What only the other kind of faces has a use for.
+_UNUSED = {"real": {"synthetic_set", "n_synthetic", "per_synthetic"}, "synthetic": {"real_set"}}
 
 
 def _check_recipes(table: pd.DataFrame, parameters: dict[str, dict]) -> None:
     """Refuse students of a kind with different recipes, or ones taught so in different ways."""
-    taught = table[table["taught"] != ALONE].groupby(["architecture", "taught"])
-    for parts, free in ((table.groupby("architecture"), _FREE | _TEACHING), (taught, _FREE)):
-        for _, part in parts:
-            first, *others = part["run"]
+    taught = table[table["taught"] != ALONE]
+    for part, by, free in (
+        (table, ["architecture"], _FREE | _TEACHING | _OF_SET),
+        (table, ["architecture", "set"], _FREE | _TEACHING),
+        (taught, ["architecture", "taught"], _FREE | _OF_SET),
+    ):
+        for _, alike in part.groupby(by):
+            first, *others = alike.itertuples()
             for other in others:
-                _check_alike(first, other, parameters, free, part["architecture"].iloc[0])
+                unused = (_UNUSED.get(row.training_set, set()) for row in (first, other))
+                _check_alike(first, other, parameters, free.union(*unused))
 
 
-def _check_alike(first: str, other: str, parameters: dict[str, dict], free: set, kind: str) -> None:
+def _check_alike(first, other, parameters: dict[str, dict], free: set) -> None:
+    """Refuse two rows of `students` that differ in a parameter that is not free."""
+    first, other, kind = first.run, other.run, first.architecture
     one, two = parameters[first], parameters[other]
     for name in sorted({*one, *two} - free):
         if one.get(name) != two.get(name):
             said = {"first": first, "other": other, "kind": kind, "parameter": name}
             said |= {"given": one.get(name), "wanted": two.get(name)}
             raise errors.RunError(errors.OTHER_RECIPE.format(**said))
+
+
+def recipes_of_sets(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
+    """What students on one training set had otherwise than those on another, by design.
+
+    Returns
+    -------
+    pandas.DataFrame
+        architecture, parameter, value, and sets (a list): a row for each value of a parameter that
+        has several among students of a kind.
+    """
+    parameters = {run.name: run.parameters for run in found}
+    rows = []
+    for kind, part in about.groupby("architecture", sort=False):
+        for name in sorted(_OF_SET):
+            given = part["run"].map(lambda run, name=name: parameters[run].get(name))
+            if given.nunique(dropna=False) > 1:
+                by = part.groupby(given, dropna=False, sort=False)["set"].unique()
+                rows += [(kind, name, value, list(sets)) for value, sets in by.items()]
+    return pd.DataFrame(rows, columns=["architecture", "parameter", "value", "sets"])
 
 
 def sizes(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
@@ -121,16 +152,21 @@ def sizes(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         set, synthetic_share, identities real, identities synthetic, pictures real, pictures
-        synthetic; a row a training set, from real to synthetic (several, where kinds of students
-        had sets of other sizes).
+        synthetic; a row a training set, from real to synthetic. Several where kinds of students had
+        sets of other sizes: then `students` names the kinds.
     """
     rows = []
     for run, row in zip(found, about.itertuples(), strict=True):
         people = run.table("people").groupby("domain", observed=True)[["identities", "pictures"]]
         of = people.sum().reindex(["real", "synthetic"], fill_value=0)
         counts = {f"{what} {domain}": of.loc[domain, what] for what in of for domain in of.index}
-        rows.append({"set": row.set, _REALISED: row.synthetic_share} | counts)
+        told = {"set": row.set, "students": row.architecture, _REALISED: row.synthetic_share}
+        rows.append(told | counts)
     table = pd.DataFrame(rows).drop_duplicates()
+    own = [column for column in table if column != "students"]
+    table = table.groupby(own, as_index=False)["students"].agg(", ".join)
+    if not table["set"].duplicated().any():
+        table = table[own]
     return table.sort_values([_REALISED, "set"], kind="stable", ignore_index=True)
 
 
@@ -142,12 +178,15 @@ def learnt(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
     pandas.DataFrame
         set, taught, and means over the students: trainings (how many), epochs, accuracy (of the
         last epoch, on training faces with their margin), fall (of the loss, a fraction an epoch
-        over the last two; NaN after a single epoch).
+        over the last two epochs at the highest rate: whatever is left to learn, a training that
+        lowers its rate stops learning it soon after; NaN where the rate was highest for a single
+        epoch).
     """
     rows = []
     for run, row in zip(found, about.itertuples(), strict=True):
         history = run.table("history")
-        last = history["loss"].to_numpy(float)[-3:]
+        highest = history.loc[history["lr"] == history["lr"].max(), "loss"]
+        last = highest.to_numpy(float)[-3:]
         fall = 1 - (last[-1] / last[0]) ** (1 / (len(last) - 1)) if len(last) > 1 else np.nan
         told = {"set": row.set, "taught": row.taught, "epochs": len(history), "fall": fall}
         rows.append(told | {"share": row.share, "accuracy": history["accuracy"].iloc[-1]})
@@ -173,6 +212,17 @@ def taught_or_alone(about: pd.DataFrame, taught: str) -> pd.DataFrame:
     if both.empty:
         raise errors.RunError(errors.NOTHING_TAUGHT.format(taught=taught))
     return kept[kept["network"].isin(both)].reset_index(drop=True)
+
+
+def with_sets(about: pd.DataFrame, wanted: Iterable[str]) -> pd.DataFrame:
+    """The networks that have all of these training sets, both ways (table of `taught_or_alone`).
+
+    An average over networks of which some were trained on one set alone would weigh that set more.
+    All networks, where none has all of these sets.
+    """
+    ways = about[about["set"].isin(set(wanted))].groupby("network")["column"].nunique()
+    kept = about["network"].isin(ways.index[ways == 2 * len(set(wanted))])
+    return about[kept].reset_index(drop=True) if kept.any() else about
 
 
 def variants(outcomes: pd.DataFrame) -> list[str]:
@@ -219,7 +269,8 @@ def join(
     Raises
     ------
     RunError
-        If runs scored different pairs, or no student that was taught has its teacher's scores.
+        If runs scored different pairs, no student that was taught has its teacher's scores, or one
+        network was taught by different teachers on different training sets.
     """
     joined = compare.join_outcomes([*found, *teachers])
     scores = {c.removeprefix("score_"): joined[c] for c in joined if c.startswith("score_")}
@@ -238,9 +289,21 @@ def join(
     columns |= {f"score_{name}/{FULL}": values for name, values in known.items()}
     table = joined[[c for c in joined if not c.startswith("score_")]]
     taught = about["run"].map(teacher)
+    _check_teachers(about.assign(teacher=taught))
     commonest = taught.mode().iloc[0]
     outcomes = pd.concat([table, pd.DataFrame(columns)], axis=1)
     return outcomes, taught.fillna(commonest).set_axis(about["run"])
+
+
+def _check_teachers(about: pd.DataFrame) -> None:
+    """Refuse a network whose teachers differ between sets: gaps would be ones of teachers too."""
+    for _, part in about.dropna(subset="teacher").groupby(["network", "taught"]):
+        first, other = part.iloc[0], part[part["teacher"] != part["teacher"].iloc[0]]
+        if len(other):
+            said = {"network": first["network"], "taught": first["taught"]}
+            for key, row in (("first", first), ("other", other.iloc[0])):
+                said |= {key: row["run"], f"{key}_teacher": row["teacher"]}
+            raise errors.RunError(errors.OTHER_TEACHER.format(**said))
 
 
 def _same(scores: pd.Series, known: dict[str, pd.Series], name: str) -> str:
@@ -350,22 +413,39 @@ def _split(row: Row) -> tuple[str, str, str]:
     return name, column, row.reference.removeprefix(f"{name}/")
 
 
-def over_sets(rows: Iterable[Row]) -> list[Row]:
-    """Each network's mean over the training sets that it has; SET goes from the names.
+def common_sets(rows: Iterable[Row]) -> list[str]:
+    """The training sets on which all networks have such rows; none where they share none."""
+    sets = {}
+    for row in rows:
+        sets.setdefault(row.network, {})[_split(row)[0]] = True
+    first, *others = sets.values() or [{}]
+    return [name for name in first if all(name in other for other in others)]
 
-    Trainings of one seed on several sets are no independent ones: averaged, they count once.
+
+def over_sets(rows: Iterable[Row]) -> list[Row]:
+    """Each network's mean over the training sets that all networks have; SET goes from the names.
+
+    Trainings of one seed on several sets are no independent ones: averaged, they count once. A set
+    that some networks lack would turn a difference of sets into one of networks, so it is left out;
+    where no set is common to all, each network counts with its own.
     """
 
     def what(row: Row) -> tuple:
-        return row.network, *_split(row)[1:], row.group, row.metric
+        return *_split(row)[1:], row.group, row.metric
 
     found = []
     for key, part in groupby(sorted(rows, key=what), what):
-        part = list(part)
-        value = float(np.mean([row.value for row in part]))
-        draws = np.mean([row.draws for row in part], 0)
-        found.append(Row(*key, value, draws, float(np.mean([row.least for row in part]))))
+        part = sorted(part, key=lambda row: row.network)
+        common = common_sets(part)
+        kept = [row for row in part if not common or _split(row)[0] in common]
+        for network, own in groupby(kept, lambda row: row.network):
+            own = list(own)
+            value, least = (float(np.mean([getattr(row, k) for row in own])) for k in _MEANT)
+            found.append(Row(network, *key, value, np.mean([row.draws for row in own], 0), least))
     return found
+
+
+_MEANT = ("value", "least")
 
 
 def averages(rows: list[Row], about: pd.DataFrame, people: int) -> pd.DataFrame:
@@ -384,12 +464,27 @@ def averages(rows: list[Row], about: pd.DataFrame, people: int) -> pd.DataFrame:
     -------
     pandas.DataFrame
         As `grid.averages` has it. Averages over all networks and over an architecture are those of
-        `over_sets`, so that a kind has as many repeats as seeds; those over a training set are of
-        the networks on it.
+        `over_sets`, so that a kind has as many repeats as seeds, and all have the same sets; those
+        over a training set are of the networks on it.
     """
     parts = [grid.averages(over_sets(rows), networks(about), people)]
     own = grid.averages(on_sets(rows), networks_on_sets(about), people)
     return pd.concat([*parts, own[own["over"] == "training set"]], ignore_index=True)
+
+
+def averages_of_kinds(rows: list[Row], about: pd.DataFrame, people: int) -> pd.DataFrame:
+    """`averages` over all networks of each kind, which may have other sets than other kinds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `grid.averages` has it, with the column architecture.
+    """
+    found = [grid.averages([], networks(about), people).assign(architecture="")]
+    for _, part in about.groupby("architecture", sort=False):
+        own = over_sets(row for row in rows if row.network in set(part["network"]))
+        found.append(grid.averages_by("architecture", own, networks(part), people))
+    return pd.concat([table for table in found if len(table)] or found, ignore_index=True)
 
 
 def networks_on_sets(about: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def trainings(about: pd.DataFrame) -> str:
     return f"Each student was trained with {seeds} seed(s), all of which count."
 
 
-FALLING = 0.05  # a fall of the loss an epoch from which on a training counts as cut short
+FALLING = 0.05  # a fall of the loss an epoch from which on a lowered rate counts as early
 
 
 def converged(learnt: pd.DataFrame) -> str:
@@ -68,12 +68,12 @@ def converged(learnt: pd.DataFrame) -> str:
 
 def _fell(fall: float) -> str:
     if np.isnan(fall):
-        return "one epoch does not tell how the loss falls"
-    return f"over the last two the loss fell by {fall:.1%} an epoch"
+        return "one epoch at the highest rate does not tell how the loss falls"
+    return f"before the rate was lowered the loss fell by {fall:.1%} an epoch"
 
 
 def cut_short(learnt: pd.DataFrame) -> str:
-    """Warn that trainings had not come to their end (table as `converged`); else empty."""
+    """Warn of trainings that had more to learn (table as `converged`); else empty."""
     early = learnt[~(learnt["fall"] <= FALLING)]
     if early.empty:
         return ""
@@ -82,11 +82,12 @@ def cut_short(learnt: pd.DataFrame) -> str:
         for row in early.itertuples()
     ]
     return (
-        f"**Cut short:** when training ended the loss still fell by more than {FALLING:.0%} an "
-        f"epoch, or it is not known, for {charts.listed(told)}. Such a recipe may favour whoever "
-        "converges faster: differences between teaching and none, and between training sets, may "
-        "in part be ones of speed, and longer trainings could change them. (A loss that is nearly "
-        "nothing may go on falling by a large share: read it with the training accuracy.)"
+        f"**Short trainings:** the loss still fell by more than {FALLING:.0%} an epoch when the "
+        f"rate was first lowered (or training ended), or it is not known, for "
+        f"{charts.listed(told)}. Such a recipe may favour whoever learns faster: differences "
+        "between teaching and none, and between training sets, may in part be ones of speed, and "
+        "longer trainings could change them. (A loss that is nearly nothing may go on falling by a "
+        "large share: read it with the training accuracy.)"
     )
 
 
@@ -137,9 +138,10 @@ def _people_of(name: str, teacher: dict, student: dict) -> str:
         "include more data at second hand"
     )
     rendered = "simfaces"
-    if teacher.get("real_set") != student.get("real_set"):
-        which = other
-    elif teacher.get("real_set") == rendered:
+    sets = [p.get("real_set") for p in (teacher, student)]
+    if sets[0] != sets[1]:  # sets of photographs may share people, as all do that are of one source
+        which = other if rendered in sets else unsure
+    elif sets[0] == rendered:
         alike = [(p.get("n_people"), p.get("shares")) for p in (teacher, student)]
         seeds = teacher.get("people_seed"), student.get("data_seed")
         which = other if seeds[0] != seeds[1] else same if alike[0] == alike[1] else unsure
@@ -156,6 +158,18 @@ def _named(parameters: dict) -> str:
     if name != "simfaces":
         return f"the set {name}"
     return f"{parameters.get('n_people')} identities of {name}"
+
+
+def other_recipes(table: pd.DataFrame) -> str:
+    """Say what else differs between training sets (table of `kd_effects.recipes_of_sets`)."""
+    lines = []
+    for (kind, name), part in table.groupby(["architecture", "parameter"], sort=False):
+        values = [f"{row.value} on {charts.listed(row.sets)}" for row in part.itertuples()]
+        lines.append(
+            f"- Between training sets of {kind} the parameter `{name}` differs as well: "
+            f"{'; '.join(values)}. What lies between them may be due to that."
+        )
+    return "\n".join(lines)
 
 
 # --- does distillation help? ---
@@ -191,15 +205,24 @@ _STAR = (
 )
 
 
-def helped(tested: pd.DataFrame) -> str:
-    """Say in one sentence whether distillation raised accuracy over all students."""
+def helped(tested: pd.DataFrame, sets: Sequence[str]) -> str:
+    """Say in one sentence whether distillation raised accuracy over all students.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        As in `gains`.
+    sets : list of str
+        The training sets averaged over (`kd_effects.common_sets`).
+    """
     row = _main(tested, "accuracy")
     worst = _main(tested, "worst")
     said = {1: "raises", -1: "lowers", 0: "does not resolvably change"}[_direction(row)]
     text = (
         f"Distillation {said} the accuracy of these students: {_points(row)} points on average "
         f"over {row['networks']} network(s) trained with and without it, each with its mean over "
-        "its training sets; for the worst group "
+        f"{charts.listed(sets) if sets else 'its own training sets (none is common to all)'}; for "
+        "the worst group "
         f"{_points(worst)} points"
         f"{'' if _direction(worst) else ' (not resolved)'}."
     )
@@ -249,6 +272,8 @@ def why_not(tested: pd.DataFrame, levels: pd.DataFrame, teacher: float) -> str:
         return (
             text + "The fall is resolved: that chance in people or trainings made it is unlikely."
         )
+    if not row["repeats"]:
+        return text + "Chance in trainings was not measured: that takes more seeds."
     people = row["people_high"] - row["people_low"]
     share = 1 - people / (row["high"] - row["low"]) if row["high"] > row["low"] else 0.0
     return (
@@ -343,6 +368,27 @@ def other_losses(tested: pd.DataFrame) -> str:
         for (column, reference), part in rows.groupby(["column", "reference"], sort=False)
     ]
     return "\n".join(lines) or "Nothing else was taught, or nothing on a training set of both."
+
+
+def other_students(tested: pd.DataFrame, about: pd.DataFrame) -> str:
+    """Say what distillation changed in students that are in no average above.
+
+    Parameters
+    ----------
+    tested : pandas.DataFrame
+        From `audit.grid.corrected`: `kd_effects.averages_of_kinds`.
+    about : pandas.DataFrame
+        These students, from `kd_effects.students`.
+    """
+    if about.empty:
+        return "There are none."
+    lines = []
+    for kind, part in tested.groupby("architecture", sort=False):
+        sets = charts.listed(list(dict.fromkeys(about.loc[about["architecture"] == kind, "set"])))
+        rows = part[part["metric"].isin(["accuracy", "worst"])].to_dict("records")
+        told = ", ".join(findings.moved_text(row) for row in rows)
+        lines.append(f"- {kind} on {sets} ({findings.behind(part)}): {told}.")
+    return "\n".join(lines)
 
 
 # --- the synthetic gap ---
@@ -627,7 +673,8 @@ def protection(tested: pd.DataFrame) -> str:
 def _sided(row) -> str:
     said = {1: "loses less after distillation", -1: "loses more after distillation"}
     said = said.get(_direction(row), "no difference of losses is resolved")
-    return f"{said} ({_points(row, 2)} points)"
+    alone = not _direction(row) and (row["low"] > 0 or row["high"] < 0)
+    return f"{said}{' after correction' if alone else ''} ({_points(row, 2)} points)"
 
 
 # --- verdicts ---
@@ -792,8 +839,9 @@ def _mix_as_good(e: Evidence) -> Finding:
     row = found[0]
     verdict, p = verdicts.harmless_rule([row._replace(value=-row.value)], e.margin)
     text = (
-        f"Distilled on {name.partition('/')[0]}, students are {points(row.value, 2, sign=True)} "
-        f"points from those distilled on {e.real} ({between(row.interval(), 2)}); a loss of up to "
+        f"Distilled on {name.partition('/')[0]} ({realised(e.about, e.share):.0%} of its "
+        f"identities are synthetic), students are {points(row.value, 2, sign=True)} points from "
+        f"those distilled on {e.real} ({between(row.interval(), 2)}); a loss of up to "
         f"{points(e.margin)} points counts as a match."
     )
     return _finding(verdict, text, row, p, "more trainings of each student")
@@ -804,9 +852,13 @@ def _fairer(says: int) -> Callable[[Evidence], Finding]:
 
     def judged(e: Evidence) -> Finding:
         alone = [row for row in e.gap if row.column.endswith(f"/{kd_effects.ALONE}")]
+        if says > 0:  # a set without real faces has nothing added to it
+            mixed = set(e.about.loc[e.about["synthetic_share"] < 1, "set"])
+            alone = [row for row in alone if row.column.partition("/")[0] in mixed]
         cells = _cells(alone, e, ["std"])
         if not cells:
-            needed = f"students on {e.real} and on sets with synthetic faces, without a teacher"
+            which = "mixes of both" if says > 0 else "sets with synthetic faces"
+            needed = f"students on {e.real} and on {which}, without a teacher"
             return Finding(verdicts.NONE, _NOTHING, needed=needed)
         if says < 0:  # there are some: one set is enough, whatever others do
             verdict, p = verdicts.some_rule(list(cells.values()), 0.0)
@@ -822,7 +874,10 @@ def _fairer(says: int) -> Callable[[Evidence], Finding]:
         )
         text += _noise(e, key[0], f"{e.real}/{kd_effects.ALONE}")
         if says > 0:
-            text += f" A fall of up to {points(e.spread_margin, 2)} points counts as none."
+            text += (
+                f" A fall of up to {points(e.spread_margin, 2)} points counts as none. These mixes "
+                "have synthetic people in the place of real ones, not beside them."
+            )
         return _finding(verdict, text, row, p, "more trainings, and more test people")
 
     return judged
@@ -869,10 +924,12 @@ CLAIMS = (
     verdicts.Claim(
         "not-fairer", ATZORI, "Adding balanced synthetic faces leaves unfairness as it is or worse",
         f"{ATZORI}, abstract", verdicts.HARMLESS, _fairer(1), COUNTER,
+        ("a fall of STD above the margin on some set", "no such fall on any set"),
     ),
     verdicts.Claim(
         "fairer", KORSHUNOV, "Some balanced synthetic sets can lower unfairness",
         f"{KORSHUNOV}, abstract", verdicts.SOME, _fairer(-1), COUNTER,
+        ("no fall of STD on any set", "a fall of STD on some set"),
     ),
     verdicts.Claim(
         "protects", "this study", "Distilled students' worst group loses less when compressed",

@@ -73,7 +73,10 @@ class Tables(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One sentence (in our words), where it and its figures stand, how it is judged, and whose."""
+    """One sentence (in our words), where it and its figures stand, how it is judged, and whose.
+
+    `nulls` has what its p speaks against, as `NULLS`, where the rule's own words do not fit.
+    """
 
     key: str
     paper: str
@@ -82,6 +85,7 @@ class Claim(NamedTuple):
     rule: str
     judge: Callable[[Tables], Finding]
     whose: str = PAPER
+    nulls: tuple[str, str] | None = None
 
 
 class Finding(NamedTuple):
@@ -143,15 +147,15 @@ def read(folder, margins: Margins | None = None, *, draws: int = 10_000, seed: i
     return Tables(*read_all, margins, draws, seed)
 
 
-def null(rule: str, verdict: str) -> str:
-    """The hypothesis that a verdict's p speaks against.
+def null(rule: str, verdict: str, nulls: tuple[str, str] | None = None) -> str:
+    """The hypothesis that a verdict's p speaks against: the rule's, or a claim's own `nulls`.
 
     Examples
     --------
     >>> null(HARMLESS, OPEN)
     'a harm above the margin in some figure'
     """
-    return NULLS[rule][verdict == CONTRADICTED]
+    return (nulls or NULLS[rule])[verdict == CONTRADICTED]
 
 
 def change_rule(cells: list[Estimate]) -> tuple[str, float]:
