@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studylib import cost, errors, models, plan, runs, speed
+from studylib import cli, cost, errors, models, plan, runs, speed
 from studylib.speed import Kind, Machine
 from tests.fixtures import project
 
@@ -56,6 +56,11 @@ reports:
     notebook: notebooks/kd_adaface.ipynb
     parameters: {settings: SETTINGS, size: 32, n_people: 20, per_person: 5, epochs: 3,
                  training_seeds: [0, 1], n_test_people: 8, per_test_person: 4, pairs_per_group: 50}
+  copies:
+    title: Photographs, or faces that never were
+    notebook: notebooks/kd_photoreal.ipynb
+    parameters: {settings: SETTINGS, size: 32, n_faces: 20, epochs: 3, seeds: [0, 1], n_pairs: 50}
+    profiles: {full: {parameters: {size: 64, epochs: 60}}}
 """.replace("PARAMETERS", json.dumps(TRAINED)).replace("SETTINGS", json.dumps(TRAINED["settings"]))
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -70,7 +75,7 @@ def this_machine(monkeypatch):
 @pytest.fixture
 def study(tmp_path):
     (tmp_path / "notebooks").mkdir()
-    for name in ("fr_training", "fr_quantization", "noise_and_power", "kd_adaface"):
+    for name in ("fr_training", "fr_quantization", "noise_and_power", "kd_adaface", "kd_photoreal"):
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "notebooks")
     (tmp_path / "study.yml").write_text(STUDY)
     return plan.load(tmp_path / "study.yml")
@@ -126,6 +131,21 @@ def test_a_page_that_compares_heads_trains_each_with_each_seed(study):
     assert found.operations == {kind: 3 * 2 * done for kind, done in single.operations.items()}
     assert found.pixels == single.pixels
     assert found.bytes == 3 * 2 * 10 * 50 * 4  # scores, and no network
+
+
+def test_a_page_that_compares_sets_of_faces_trains_on_each_with_each_seed(study):
+    quick, full = (study.job(profile, "copies", profile) for profile in ("quick", "full"))
+    operations, _ = speed.count("iresnet", TRAINED["settings"] | {"size": 32, "embedding": 128})
+    found, more = cost.work(quick), cost.work(full)
+    trained = 3 * operations * 20 * 3 * (3 * 2)  # 20 faces, 3 epochs; 3 sets, 2 seeds
+    assert found.operations == {Kind("residual", 0.25): trained}
+    assert found.bytes == 10 * 50 * (3 * 2 + 2 + 1)  # untrained ones and the teacher too
+    assert more.total > 4 * 20 * found.total * 0.9  # four times the pixels, 20 times the epochs
+    finish(quick, found.total / RATE + 7)
+    estimate = cost.estimate(full)
+    assert estimate.basis == cost.COMPUTED
+    assert estimate.seconds == pytest.approx(more.total / RATE + 7)
+    assert estimate.source == "its networks on here, the rest as copies/quick"
 
 
 def test_twice_the_epochs_and_people_are_as_much_more_work(study):
@@ -260,8 +280,27 @@ def test_where_nothing_is_counted_a_time_is_of_the_same_parameters(study):
     assert cost.estimate(words).basis == cost.HERE
     more = replace(words, parameters=words.parameters | {"draws": 30_000})
     found = cost.estimate(more)
-    assert (found.seconds, found.basis) == (21, cost.COMPUTED)
+    assert (found.seconds, found.basis) == (21, cost.OTHER)
     assert found.source == "all as words/quick"
+    assert math.isnan(found.counted)
+    full = study.job("full", "words", "full")  # other than quick in the profile's name alone
+    found = cost.estimate(full)
+    assert (found.seconds, found.counted, found.basis) == (21, 21, cost.HERE)
+    assert found.source == "words/quick on here"
+
+
+def test_of_other_profiles_the_one_with_the_same_parameters_counts(study):
+    """On a machine that is assumed, what has no networks takes as long as where it was measured."""
+    words, full = (study.job(profile, "words", profile) for profile in ("quick", "full"))
+    finish(replace(full, parameters=full.parameters | {"draws": 30_000}), 500)
+    other = cost.estimate(words, speed.assumed("A100"))
+    assert (other.seconds, other.basis) == (500, cost.OTHER)
+    finish(words, 21)
+    beside = replace(words, folder=words.folder.with_name("quick-again"))
+    for job in (words, full, beside):
+        found = cost.estimate(job, speed.assumed("A100"))
+        assert (found.seconds, found.basis) == (21, cost.COMPUTED)
+        assert found.source == "all as words/quick"
 
 
 def test_what_was_never_run_and_cannot_be_counted_is_unknown(study):
@@ -269,10 +308,32 @@ def test_what_was_never_run_and_cannot_be_counted_is_unknown(study):
     found = cost.estimate(words)
     assert math.isnan(found.seconds) and math.isnan(found.bytes)
     assert found.basis == cost.UNKNOWN
-    finish(study.job("full", "words", "full"), 21)
-    found = cost.estimate(words)
-    assert (found.seconds, found.basis) == (21, cost.COMPUTED)
-    assert found.source == "all as words/full"
+    assert math.isnan(found.counted)
+
+
+def test_a_dry_run_says_what_is_in_no_sum(study):
+    words, b = study.job("quick", "words", "quick"), study.job("quick", "fr_training", "quick-b")
+    finish(words, 21)
+    finish(b, 60)
+    more = replace(words, parameters=words.parameters | {"draws": 30_000})
+    said, other = cli._budget([b, more], 1), "the 1 timed with other parameters alone."
+    assert said.startswith("In all about 60 s of work, 60 s with 1 at a time")
+    assert said.endswith(f"of disk without {other}")
+    after = study.job("quick", "after", "quick-a")  # quantises a network that nobody knows
+    said = cli._budget([b, more, after], 1)
+    assert said.endswith(f"of disk without the 1 of which nothing is known and {other}")
+
+
+def test_what_was_not_counted_when_it_was_stored_takes_as_long_again(study, done, monkeypatch):
+    copies, full = (study.job(profile, "copies", profile) for profile in ("quick", "full"))
+    finish(copies, 37)
+    with monkeypatch.context() as before:
+        before.setattr(cost, "_copying", lambda given: cost.Work())
+        cost.store(study.root)
+    shutil.rmtree(copies.folder)
+    found = cost.estimate(copies)
+    assert (found.seconds, found.basis) == (37, cost.ELSEWHERE)
+    assert cost.estimate(full).basis == cost.COMPUTED
 
 
 def test_estimates_are_in_the_order_of_the_jobs(study):
@@ -332,13 +393,15 @@ def test_a_budget_adds_up_what_is_known():
     costs = [
         cost.Estimate(4, 10, cost.HERE, ""),
         cost.Estimate(6, 20, cost.COMPUTED, ""),
+        cost.Estimate(700, 800, cost.OTHER, ""),
         cost.Estimate(math.nan, math.nan, cost.UNKNOWN, ""),
     ]
-    assert cost.budget([job("a"), job("b"), job("c")], costs, 2) == {
-        "runs": 3,
+    assert cost.budget([job(name) for name in "abcd"], costs, 2) == {
+        "runs": 4,
         "here": 1,
         "elsewhere": 0,
         "computed": 1,
+        "other": 1,
         "unknown": 1,
         "work_seconds": 10,
         "seconds": 6,

@@ -1,7 +1,7 @@
 """Rates of machines: operations are counted right, timings are positive, assumptions are named."""
 
 import math
-import threading
+import os
 
 import pytest
 import torch
@@ -204,11 +204,22 @@ def test_processes_train_at_the_same_time():
     assert found["together"][1] >= 2 * found["slowest"][1]
 
 
+def end(*_) -> None:
+    """What becomes of a process whose memory is wanted by others."""
+    os._exit(1)
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_process_is_not_waited_for_without_end(monkeypatch):
-    monkeypatch.setattr(speed, "_PATIENCE", 0)  # nobody is so fast
-    with pytest.raises(threading.BrokenBarrierError):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("_PATIENCE", 0), ("_train_for", end)],  # nobody is so fast; nobody lives so long
+    ids=["late", "ended"],
+)
+def test_a_process_that_does_not_train_is_not_waited_for(monkeypatch, name, value):
+    monkeypatch.setattr(speed, name, value)
+    with pytest.raises(errors.RunError) as told:
         speed.side_by_side([(2, 1)], steps=1)
+    assert str(told.value) == errors.NOT_SIDE_BY_SIDE.format(seconds=speed._PATIENCE)
 
 
 def test_the_yardstick_is_as_wide_as_the_network():

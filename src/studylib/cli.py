@@ -563,7 +563,12 @@ def _budget(jobs: list[plan.Job], n: int) -> str:
         known = f"{one.basis}: {one.source}"
         table.add_row(job.id, cost.span(one.seconds), _megabytes(one.bytes), known)
     Console().print(table)
-    aside = f" without the {total['unknown']} of which nothing is known" if total["unknown"] else ""
+    left = (
+        ("unknown", "of which nothing is known"),
+        ("other", "timed with other parameters alone"),
+    )
+    without = " and ".join(f"the {total[name]} {why}" for name, why in left if total[name])
+    aside = f" without {without}" if without else ""
     return (
         f"In all about {cost.span(total['work_seconds'])} of work, {cost.span(total['seconds'])} "
         f"with {n} at a time, and {_megabytes(total['bytes'])} of disk{aside}."

@@ -5,7 +5,9 @@ its profile; the table of measured times that the study carries (`book/results/c
 computed time: the network's operations over the rate of the machine (`speed`), to which comes what
 the rest of the notebook took where it was measured. A measured time counts only for the same amount
 of work, and where work cannot be counted for the same parameters; and a processor's time does not
-count where a run would find a GPU, nor a GPU's where it would find none.
+count where a run would find a GPU, nor a GPU's where it would find none. Where work cannot be
+counted and the notebook was run with other parameters alone, such a run's time is named as what it
+is, and is in no sum: nobody knows how much more or less there is to do.
 
 What is computed is the work of networks and the drawing of simulated faces. Other parts, such as
 resampling, are taken as they were where they were measured, and a teacher's embeddings, which all
@@ -25,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from studylib import datasets, errors, plan, recognition, runs, speed
+from studylib import datasets, errors, photographs, plan, recognition, runs, speed
 from studylib.models import PRETRAINED
 from studylib.qat import SCHEDULES
 from studylib.speed import FORWARD, TRAINING, Kind, Machine
@@ -37,6 +39,7 @@ COLUMNS = (
 )
 _WORDS = (*COLUMNS[:7], "networks")  # the columns that are no numbers
 HERE, ELSEWHERE, COMPUTED, UNKNOWN = speed.HERE, "measured elsewhere", "computed", "unknown"
+OTHER = "of other parameters"  # where a notebook was run with them alone
 PER_IDENTITY = 45  # pictures, where nobody published their number: 1,248,932 of 27,997 in BUPT
 SCORE_BYTES = 10  # of a pair's score in a table of outcomes, compressed
 _FLOAT = 4  # bytes
@@ -55,7 +58,7 @@ class Estimate:
     seconds, bytes : float
         NaN where nothing is known. Bytes of the run's own folder (and its checkpoints).
     basis : str
-        `HERE`, `ELSEWHERE`, `COMPUTED` or `UNKNOWN`.
+        `HERE`, `ELSEWHERE`, `COMPUTED`, `OTHER` or `UNKNOWN`.
     source : str
         In words: whose time it is, or what it was computed from.
     """
@@ -64,6 +67,11 @@ class Estimate:
     bytes: float
     basis: str
     source: str
+
+    @property
+    def counted(self) -> float:
+        """The seconds that are in sums: NaN where nothing is known, or of other parameters."""
+        return math.nan if self.basis == OTHER else self.seconds
 
 
 @dataclass(frozen=True)
@@ -179,9 +187,8 @@ def estimates(jobs: Sequence[plan.Job], machine: Machine | None = None) -> list[
     """
     if not jobs:
         return []
-    known = [*_finished(jobs), *carried(jobs[0].root)]
     by_notebook: dict[str, list[Measured]] = {}
-    for one in known:
+    for one in (*_finished(jobs), *carried(jobs[0].root)):
         by_notebook.setdefault(one.notebook, []).append(one)
     folders = {job.folder: job for job in jobs}
     found, present = [], {}  # this machine by the device that a job asks for
@@ -192,10 +199,10 @@ def estimates(jobs: Sequence[plan.Job], machine: Machine | None = None) -> list[
             present[device] = _present(device)
         near = by_notebook.get(_notebook(job), [])
         near = sorted(near, key=lambda one: _distance(one, job))
-        alike = [one for one in near if one.profile == job.profile]
-        own, digest = _work(given, job.root, folders), _digest(given)
-        ratios = [(one, _ratio(own, digest, one)) for one in alike]
-        found.append(_estimate(own, ratios, near, machine or present[device]))
+        own = _work(given, job.root, folders)
+        digests = _digests(given, {one.profile for one in near})
+        known = [(one, one.parameters == digests[one.profile]) for one in near]
+        found.append(_estimate(own, job.profile, known, machine or present[device]))
     return found
 
 
@@ -208,10 +215,17 @@ def _present(device: str) -> Machine:
 
 
 def _estimate(
-    own: Work, ratios: list[tuple[Measured, float]], near: list[Measured], machine: Machine
+    own: Work, profile: str, known: list[tuple[Measured, bool]], machine: Machine
 ) -> Estimate:
-    """Take the nearest measured time, scale one of its profile, or compute one."""
-    placed = [(one, ratio) for one, ratio in ratios if _counts(one, machine)]
+    """Take the nearest measured time, scale one of its profile, or compute one.
+
+    Known are runs of its notebook, and whether they had the same parameters.
+    """
+    placed = [
+        (one, _ratio(own, one, same))
+        for one, same in known
+        if (same or one.profile == profile) and _counts(one, machine)
+    ]
     for one, ratio in placed:
         if 1 / _SAME < ratio < _SAME:
             basis = HERE if one.here else ELSEWHERE
@@ -220,7 +234,7 @@ def _estimate(
         if 1 / _SCALED < ratio < _SCALED:
             source = f"{ratio:.2f} times {_told(one)}"
             return Estimate(ratio * one.seconds, own.bytes + one.rest_bytes, COMPUTED, source)
-    return _computed(own, near, machine)
+    return _computed(own, known, machine)
 
 
 def _counts(one: Measured, machine: Machine) -> bool:
@@ -230,14 +244,20 @@ def _counts(one: Measured, machine: Machine) -> bool:
     return speed.is_model(one.machine, machine.name)
 
 
-def _ratio(own: Work, digest: str, one: Measured) -> float:
+def _ratio(own: Work, one: Measured, same: bool) -> float:
     """How much more a job has to do than a run had; infinite where they cannot be compared."""
+    if one.operations == one.pixels == 0:  # nothing counted: only the same again takes as long
+        return 1.0 if same else math.inf
     if own.networks != one.networks:
         return math.inf
     mine, theirs = (own.total, one.operations) if own.total else (own.pixels, one.pixels)
-    if mine == theirs == 0:  # nothing to count: only the same again takes as long
-        return 1.0 if digest == one.parameters else math.inf
     return mine / theirs if theirs else math.inf
+
+
+def _digests(given: dict, profiles: Iterable[str]) -> dict[str, str]:
+    """Digests of the same parameters in each profile, whose name is one but changes nothing."""
+    named = {"profile"} & given.keys()
+    return {each: _digest(given | dict.fromkeys(named, each)) for each in profiles}
 
 
 def _digest(parameters: dict) -> str:
@@ -248,17 +268,22 @@ def _told(one: Measured) -> str:
     return f"{one.id} on {one.machine}" + ("" if one.threads == 1 else ", several threads")
 
 
-def _computed(own: Work, near: list[Measured], target: Machine) -> Estimate:
-    """Work over rate, and what the rest took where the notebook was measured in any profile."""
+def _computed(own: Work, known: list[tuple[Measured, bool]], target: Machine) -> Estimate:
+    """Work over rate, and what the rest took where the notebook was measured in any profile.
+
+    Where nothing can be counted everything is rest; it is as much only with the same parameters.
+    """
     if own.operations:
         seconds, size, source = own.seconds(target), own.bytes, f"its networks on {target.name}"
-        known = (one for one in near if not math.isnan(one.rest_seconds))
-        if (first := next(known, None)) is not None:
+        rests = (one for one, _ in known if not math.isnan(one.rest_seconds))
+        if (first := next(rests, None)) is not None:
             seconds, size = seconds + first.rest_seconds, size + first.rest_bytes
             source += f", the rest as {first.id}"
         return Estimate(seconds, size, COMPUTED, source)
-    if near:
-        return Estimate(near[0].seconds, near[0].bytes, COMPUTED, f"all as {near[0].id}")
+    if known:
+        first, same = max(known, key=lambda pair: pair[1])  # of several the nearest
+        basis = COMPUTED if same else OTHER
+        return Estimate(first.seconds, first.bytes, basis, f"all as {first.id}")
     return Estimate(math.nan, math.nan, UNKNOWN, "nothing like it has been run")
 
 
@@ -317,21 +342,22 @@ def budget(jobs: Sequence[plan.Job], costs: Sequence[Estimate], n: int) -> dict:
     Returns
     -------
     dict
-        runs; here, elsewhere, computed and unknown (numbers of runs, by where their time is from);
-        work_seconds (one after the other), seconds (n at a time) and bytes, all without what is
-        unknown.
+        runs; here, elsewhere, computed, other and unknown (numbers of runs, by where their time is
+        from); work_seconds (one after the other), seconds (n at a time) and bytes, all without what
+        is unknown or of other parameters.
     """
-    seconds = [one.seconds for one in costs]
+    seconds = [one.counted for one in costs]
     bases = [one.basis for one in costs]
     return {
         "runs": len(jobs),
         "here": bases.count(HERE),
         "elsewhere": bases.count(ELSEWHERE),
         "computed": bases.count(COMPUTED),
+        "other": bases.count(OTHER),
         "unknown": bases.count(UNKNOWN),
         "work_seconds": sum(took for took in seconds if not math.isnan(took)),
         "seconds": makespan(jobs, seconds, n),
-        "bytes": sum(one.bytes for one in costs if not math.isnan(one.bytes)),
+        "bytes": sum(one.bytes for one in costs if not math.isnan(one.counted)),
     }
 
 
@@ -358,6 +384,8 @@ def _work(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:
     try:
         if {"architecture", "epochs", "training_seeds"} <= given.keys():
             return _comparing(given)
+        if {"architecture", "epochs", "n_faces", "seeds"} <= given.keys():
+            return _copying(given)
         if {"architecture", "epochs"} <= given.keys():
             return _training(given)
         if {"network", "precisions"} <= given.keys():
@@ -392,6 +420,21 @@ def _comparing(given: dict) -> Work:
     one, trainings = _training(given), _HEADS * len(given["training_seeds"])
     operations = {kind: trainings * done for kind, done in one.operations.items()}
     return Work(operations, one.pixels, trainings * SCORE_BYTES * _pairs(given))
+
+
+def _copying(given: dict) -> Work:
+    """Training a network on each set of faces with each seed, by a teacher's embeddings alone.
+
+    Testing is left to the rest: how many faces the test has is known when they are read.
+    """
+    settings = given["settings"] | {"size": given["size"], "embedding": _embedding(_SFACE[0])}
+    operations, _ = speed.count(given["architecture"], settings)
+    seeds = len(given["seeds"])
+    students = len(photographs.SETS) * seeds
+    done = TRAINING * operations * given["n_faces"] * given["epochs"] * students
+    # scored are these, an untrained one of each seed and the teacher; no network is kept
+    kept = SCORE_BYTES * given["n_pairs"] * (students + seeds + 1)
+    return Work({speed.kind_of(given["architecture"], settings): float(done)}, bytes=kept)
 
 
 def _quantising(given: dict, root: Path, jobs: dict[Path, plan.Job]) -> Work:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import NamedTuple
@@ -353,6 +355,11 @@ def side_by_side(
     pandas.DataFrame
         One row a setting: jobs, threads, slowest (of the processes) and together, both in faces a
         second.
+
+    Raises
+    ------
+    RunError
+        A process ended, or did not begin to train in time.
     """
     errors.at_least(1, steps=steps, settings=len(settings))
     for jobs, threads in settings:
@@ -360,13 +367,17 @@ def side_by_side(
     fresh = multiprocessing.get_context("spawn")  # a fork would inherit this process's threads
     # with a limit, for one that died before it began would be waited for without end
     together = {jobs: fresh.Barrier(jobs, timeout=_PATIENCE) for jobs, _ in settings}
-    with ProcessPoolExecutor(
+    workers = ProcessPoolExecutor(
         max(together), mp_context=fresh, initializer=_join, initargs=(together,)
-    ) as pool:
-        rates = [
-            [*pool.map(partial(_train_for, jobs, threads, steps), [width] * jobs)]
-            for jobs, threads in settings
-        ]
+    )
+    try:
+        with workers as pool:
+            rates = [
+                [*pool.map(partial(_train_for, jobs, threads, steps), [width] * jobs)]
+                for jobs, threads in settings
+            ]
+    except (threading.BrokenBarrierError, BrokenProcessPool) as problem:
+        raise errors.RunError(errors.NOT_SIDE_BY_SIDE.format(seconds=_PATIENCE)) from problem
     return pd.DataFrame(
         {
             "jobs": [jobs for jobs, _ in settings],

@@ -1,11 +1,16 @@
 """The page on costs: every table is there, adds up, and says where its numbers come from."""
 
 import json
+import shutil
 
+import pandas as pd
 import pytest
 
 from studylib import cost, plan, speed
+from tests.notebooks import test_chapters
 from tests.notebooks.test_chapters import PROJECT, charts, execute
+
+AGES = 9e8  # seconds
 
 TINY = {
     "profiles": ["smoke"],
@@ -24,12 +29,35 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def study(tmp_path_factory):
+    """The study with a single time: of a chapter that took ages with other parameters."""
+    root = tmp_path_factory.mktemp("study")
+    for name in (plan.FILE, "notebooks"):
+        (root / name).symlink_to(PROJECT / name)
+    shutil.copytree(PROJECT / "book", root / "book", ignore=shutil.ignore_patterns("costs"))
+    words = ("noise_and_power", "notebooks/noise_and_power.ipynb", "quick", "quick", "other", "it")
+    row = (*words, "cpu", 1, AGES, AGES, 1, 1, "", 0.0, 0.0)
+    (root / cost.TABLE).parent.mkdir()
+    pd.DataFrame([row], columns=cost.COLUMNS).to_csv(root / cost.TABLE, index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(study, tmp_path_factory):
     """The page, as it is made alone: with several threads."""
     folder = tmp_path_factory.mktemp("scale")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("OMP_NUM_THREADS", "2")
+        patched.setattr(test_chapters, "PROJECT", study)
         return folder, execute(folder, "scale", **TINY)
+
+
+@pytest.fixture(scope="module")
+def said(page):
+    """What the page says in words that code made."""
+    cells = json.loads((page[0] / "out.ipynb").read_text())["cells"]
+    shown = [out["data"] for cell in cells for out in cell.get("outputs", ()) if "data" in out]
+    return "\n".join("".join(one.get("text/markdown", "")) for one in shown)
 
 
 @pytest.mark.filterwarnings("ignore")  # papermill's and Jupyter's own
@@ -39,17 +67,31 @@ def test_the_plan_is_added_up_for_each_machine(page):
     machines = ["this machine, 2 at a time", "one A100", "4 A100"]
     assert found["machine"].tolist() == machines
     assert set(found["runs"]) == {len(jobs)}
-    bases = ["here", "elsewhere", "computed", "unknown"]
+    bases = ["here", "elsewhere", "computed", "other", "unknown"]
     assert (found[bases].sum(axis=1) == len(jobs)).all()
     one, several = found["seconds"][1:]
     assert one == pytest.approx(found["work_seconds"][1])
     assert several <= one
     each = page[1].table("jobs")
     assert each["run"].tolist() == [job.id for job in jobs]
-    assert each["seconds"].sum() == pytest.approx(found["work_seconds"][0])
-    named = [cost.HERE, cost.ELSEWHERE, cost.COMPUTED, cost.UNKNOWN]
+    assert each["counted"].sum() == pytest.approx(found["work_seconds"][0])
+    named = [cost.HERE, cost.ELSEWHERE, cost.COMPUTED, cost.OTHER, cost.UNKNOWN]
     counted = each["basis"].value_counts().reindex(named, fill_value=0)
     assert found.loc[0, bases].tolist() == counted.tolist()
+
+
+def test_a_time_of_other_parameters_is_in_no_sum(page, said):
+    each = page[1].table("jobs").set_index("run")
+    other = each.loc["noise_and_power/smoke"]
+    assert (other["seconds"], other["basis"]) == (AGES, cost.OTHER)
+    budgets = page[1].table("budgets")
+    assert (budgets["other"] == 1).all()
+    assert (budgets["seconds"] < AGES).all()
+    assert (page[1].table("makespans")["hours"] < AGES / 3600).all()
+    counted = each["counted"]
+    assert f"{counted.count()} of {len(each)} runs are in the sum" in said
+    assert f"The longest of them is {counted.idxmax()} with {cost.span(counted.max())}" in said
+    assert counted.max() < AGES
 
 
 def test_a_processor_is_timed_with_one_thread(page):
@@ -91,22 +133,12 @@ def test_a_set_of_ones_own_is_arithmetic(page):
     assert row["checkpoint_bytes"] == 8 * (held + 28_000 * 512)
 
 
-def test_words_and_charts(page):
-    text = (page[0] / "out.ipynb").read_text()
-    said = [
-        "".join(out["data"].get("text/markdown", ""))
-        for cell in json.loads(text)["cells"]
-        for out in cell.get("outputs", ())
-        if "data" in out
-    ]
-    said = "\n".join(said)
+def test_words_and_charts(page, said):
     assert "depthwise networks" in said and "4% (depthwise networks)" in said
     assert "take 47.0 GB" in said and "take 2.6 GB" in said  # 1.25 M of 112 x 112 x 3; 2 x 512 x 2
     assert "computed and not measured" in said
     assert charts(page[0]) >= 4
-    table = (PROJECT / cost.TABLE).exists()
-    assert ("No times are carried with the study" in said) == (not table)
-    assert ("The study carries the times of" in said) == table
+    assert "The study carries the times of 1 runs, measured on it" in said
     assert (
         f"{cost.TABLE.as_posix()}`). `python -c 'from studylib import cost; cost.store()'`" in said
     )
