@@ -350,7 +350,7 @@ def test_a_gap_is_said_with_its_numbers(gap):
     assert f"as many photographs, is {100 * planted['value']:+.1f} points" in said
     assert "it is there, and the teacher's embeddings do not close it" in said
     assert "is **supported** by these students" in said and "a loss of 20.0 points" in said
-    assert "does not show" not in said and "by group" not in said
+    assert "no proof" not in said and "by group" not in said and "taken alone" not in said
 
 
 @pytest.mark.parametrize(
@@ -376,9 +376,11 @@ def test_a_test_that_cannot_tell_learning_from_none_gives_no_verdict():
     clear = {name: row(found, name, UNTRAINED)["p_holm"] < 0.05 for name in SETS}
     assert clear == {"real": False, "generated": True, "mix": False}
     said = told(tests)
-    assert re.search(r"taught on: photographs [+-].*; the mix [+-].* does not show", said)
+    assert re.search(r"taught on: photographs [+-].*; the mix [+-].*With 110 people that is", said)
     assert "taught on: generated" not in said and "; generated faces" not in said
+    assert 0.001 < row(found, "real", UNTRAINED)["high"] < 0.01
     assert "So this test cannot judge the gap" in said
+    assert "So this test does not judge the gap" in told(tests, margin=0.001)
     assert "The synthetic gap" not in said and "**supported**" not in said
 
 
@@ -387,7 +389,64 @@ def test_worse_than_untrained_is_not_learnt():
     tests = [photographs.folded("people", in_folds(scored(skill)), NETWORKS, **GIVEN)]
     worse = row(photographs.contrasts(tests, SEEDS), "real", UNTRAINED)
     assert worse["value"] < 0 and worse["p_holm"] < 0.05
-    assert "So this test cannot judge the gap" in told(tests)
+    assert "cannot judge the gap: its interval for what photographs taught ends below 1.0" in told(
+        tests
+    )
+
+
+def rows_of(numbers):
+    """Tables of one test of everybody: pair -> value, low, high and p after Holm, in points."""
+    asked = (
+        *photographs.AMONG_SETS,
+        *photographs.BESIDE_TEACHER,
+        *photographs.BESIDE_UNTRAINED,
+    )
+    about = {"test": "people", "group": EVERYBODY, "metric": photographs.ACCURACY, "people": 20}
+    compared = pd.DataFrame(
+        about
+        | {"one": one, "other": other, "tests": 3, "p_holm": p}
+        | {"value": value / 100, "low": low / 100, "high": high / 100}
+        for one, other in asked
+        for value, low, high, p in [numbers.get((one, other), (9, 8, 10, 0.001))]
+    )
+    level = pd.DataFrame({"set": name, "value": 0.7, "low": 0.6, "high": 0.8} for name in
+                         (TEACHER, *SETS, UNTRAINED))  # fmt: skip
+    return level.assign(**about), compared
+
+
+def said_of(numbers, margin=0.01):
+    level, compared = rows_of(numbers)
+    apart = pd.DataFrame(columns=["group", "beside", "one", "other", "p_holm"])
+    return photographs.findings(level, compared, apart, {"people": "Others"}, margin)
+
+
+@pytest.mark.parametrize(
+    ("high", "words"),
+    [(14.0, "does not judge the gap, though"), (0.9, "cannot judge the gap: its interval")],
+)
+def test_a_gap_that_is_not_resolved_is_not_told_as_none(high, words):
+    """Only an interval that ends below the margin says that there is too little to judge by."""
+    said = said_of({("real", UNTRAINED): (0.5, -1.0, high, 0.3)})
+    assert f"So this test {words}" in said and "does not show" not in said
+    assert "With 20 people that is no proof that they learnt nothing." in said
+    assert said_of({("real", UNTRAINED): (0.5, -1.0, high, 0.3)}, margin=0.2).count("cannot") == 1
+
+
+@pytest.mark.parametrize(
+    ("pair", "found"),
+    [
+        (("real", UNTRAINED), (7.8, 1.7, 14.0, 0.069)),
+        (("generated", "real"), (-6.4, -12.0, -0.8, 0.075)),
+    ],
+)
+def test_an_interval_off_zero_beside_not_resolved_is_explained(pair, found):
+    words = ", off zero for this difference taken alone; p = "
+    assert said_of({}).count(words) == 0
+    value, low, high, p = found
+    said = said_of({pair: found})
+    assert f"{value:+.1f} points ({low:+.1f} to {high:+.1f}{words}{p}" in said
+    assert said.count(words) == 1
+    assert words not in said_of({pair: (value, -20, 20, p)})
 
 
 def test_what_is_learnt_is_enough_for_a_verdict_where_one_set_fails():
@@ -406,7 +465,8 @@ def test_groups_that_cannot_tell_learning_from_none_get_no_gap():
     apart = photographs.between_groups(tests, SEEDS)
     said = photographs.findings(level, found, apart, {"groups": "Others"}, 0.01)
     assert "photographs are not resolved above untrained ones: some." in said
-    assert re.search(r"The gap by group, in points: many [^,]*20 people\)\. ", said)
+    assert re.search(r"The gap by group, in points: many [^,]*20 people\)\. Each interval", said)
+    assert re.search(r"taken alone; after Holm's .* family of 6 the gap is resolved in", said)
     assert "another gap than" not in said
 
 
@@ -430,8 +490,23 @@ def test_the_figures_take_the_tables(gap):
 # --- the stored results --------------------------------------------------------------------------
 
 
+def test_tables_without_untrained_networks_are_refused():
+    """As versions before those stored them; and those of other notebooks."""
+    level, compared = rows_of({})
+    tables = {"levels": level, "contrasts": compared}
+    assert photographs.check_stored(tables, "here") is None
+    older = {"levels": level, "contrasts": compared[compared["other"] != UNTRAINED]}
+    others = {"rates": level}, {"levels": level.drop(columns="set"), "contrasts": compared}
+    for wrong, lacking in ((older, "contrasts"), *((other, "levels") for other in others)):
+        with pytest.raises(errors.DataError) as caught:
+            photographs.check_stored(wrong, "here")
+        wanted = errors.OTHER_STORED.format(folder="here", table=lacking)
+        assert str(caught.value) == wanted
+
+
 def test_the_stored_tables_agree_with_each_other():
     tables, record = results.read("book/results/kd_photoreal")
+    photographs.check_stored(tables, "book/results/kd_photoreal")
     asked = record["parameters"]
     assert asked["real_set"] == "lfw_people" and asked["group_set"] == "london"
     assert asked["real_root"] is asked["group_root"] is asked["teachers_dir"] is None
@@ -453,6 +528,6 @@ def test_the_stored_tables_agree_with_each_other():
     assert inside.all() and set(level["set"]) == {TEACHER, *SETS, UNTRAINED}
     said = photographs.findings(level, compared, apart, NAMES, asked["margin"])
     assert "nan" not in said and said.count("The synthetic gap") == 1
-    assert said.count("So this test cannot judge the gap") == 1  # London: untrained is as good
+    assert said.count("So this test does not judge the gap") == 1  # London, for want of people
     beside = compared[compared["other"] == UNTRAINED]
     assert len(beside) == 3 * compared["group"].nunique() + 3  # everybody of either test

@@ -1,14 +1,19 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 
 from studylib import errors, results, runs
 
 STORED = Path(__file__).parent.parent / "book" / "results"
 LONDON = STORED / "fer_pretrained_london"
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+# Parameters that take names, though their comments speak of folders, or there is none.
+NAMES = {"real_set", "eval_set", "run_names", "device", "variants", "precisions", "architectures"}
 
 
 @pytest.fixture
@@ -20,7 +25,7 @@ def run(tmp_path):
         "schema": runs.SCHEMA,
         "experiment": "tiny",
         "profile": None,
-        "parameters": dict.fromkeys(results.PLACES, "/home/somebody/faces") | {"n": 4},
+        "parameters": {"data_root": "/home/somebody/faces", "network": "sface", "n": 4},
         "platform": "Linux-5.15-some-host",
         "outcomes_sha256": "ab",
         "versions": {"python": "3.11"},
@@ -37,8 +42,7 @@ def test_tables_come_back_exactly(run, tmp_path):
     found = results.read(kept)
     assert list(found.tables) == ["rates", "sizes"]
     pd.testing.assert_frame_equal(found.tables["rates"], run.table("rates"), check_exact=True)
-    assert found.record["parameters"] == dict.fromkeys(results.PLACES) | {"n": 4}
-    assert {"real_root", "synthetic_root", "eval_root", "cache"} <= set(results.PLACES)
+    assert found.record["parameters"] == {"data_root": None, "network": "sface", "n": 4}
     assert found.record["outcomes_sha256"] == "ab"
     assert results.store(run, tmp_path / "all") and list(results.read(tmp_path / "all").tables) == [
         "rates",
@@ -46,6 +50,36 @@ def test_tables_come_back_exactly(run, tmp_path):
     ]
     assert "somebody" not in (kept / "record.json").read_text()
     assert "platform" not in found.record
+
+
+def kept_parameters(run, folder, **given):
+    run.record["parameters"] = given
+    return results.read(results.store(run, folder)).record["parameters"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_place_that_a_notebook_asks_for_is_kept(run, tmp_path, notebook):
+    """Text in any parameter loses its folders; a folder loses its name too, it may be anybody's."""
+    found = papermill.inspect_notebook(str(notebook)).values()
+    types = {one["name"]: one["inferred_type_name"] for one in found}
+    texts = [name for name in types if re.search(r"str|dict|list(?!\[)", types[name])]
+    made = {"list": lambda file: [file], "dict": lambda file: {"of": {"it": file}}, "str": str}
+    for file in ("/home/somebody/net.pt", "../somebody/net.pt", r"C:\Users\somebody\net.pt"):
+        given = {n: next(made[k] for k in made if k in types[n])(file) for n in texts}
+        assert "somebody" not in json.dumps(kept_parameters(run, tmp_path / "files", **given))
+    about = {one["name"]: one["help"] for one in found}
+    said = r"\b(folder|where|director|path)|^$"
+    folders = {name for name in texts if re.search(said, about[name])}
+    given = dict.fromkeys(folders - NAMES, "somebody")
+    assert "out_dir" in given
+    assert kept_parameters(run, tmp_path / "folders", **given) == dict.fromkeys(given)
+
+
+def test_what_is_no_folder_is_kept(run, tmp_path):
+    given = {"network": "sface", "loss": "kd: embedding", "variants": ["s50+w8"], "lr": 0.1}
+    assert kept_parameters(run, tmp_path / "kept", **given) == given
+    kept = kept_parameters(run, tmp_path / "kept", teacher="runs/a/net.safetensors", cache=None)
+    assert kept == {"teacher": "net.safetensors", "cache": None}  # None would be: no teacher
 
 
 def test_rows_about_few_people_are_not_kept(run, tmp_path):

@@ -385,6 +385,19 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def check_stored(tables: dict[str, pd.DataFrame], folder: str) -> None:
+    """Refuse stored tables (`results.read`) that hold no untrained networks, which all is told by.
+
+    Raises
+    ------
+    DataError
+        Another notebook stored them, or an earlier version of this one.
+    """
+    for name, column in (("levels", "set"), ("contrasts", "other")):
+        if UNTRAINED not in set(tables.get(name, pd.DataFrame()).get(column, ())):
+            raise errors.DataError(errors.OTHER_STORED.format(folder=folder, table=name))
+
+
 def figure(compared: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
     """Differences among the sets as `charts_tradeoff.gaps` draws them; `names` are the tests'."""
     among = compared[~compared["other"].isin([TEACHER, UNTRAINED])]
@@ -415,15 +428,16 @@ def findings(
 ) -> str:
     """What the tables of `levels`, `contrasts` and `between_groups` say, as Markdown.
 
-    A gap, and what the mix gives, are told relative to photographs: only where these have taught
-    something that the test can see.
+    A gap, and what the mix gives, are told relative to photographs: only where the test resolves
+    that these have taught something.
 
     Parameters
     ----------
     names : dict of str to str
         Test -> what it is called.
     margin : float
-        A loss up to which one set counts as no worse than another, a fraction.
+        A loss up to which one set counts as no worse than another, a fraction; and a gain below
+        which photographs taught too little for a gap to be judged.
     """
     lines = []
     for test, called in names.items():
@@ -450,7 +464,7 @@ def _learnt(part: pd.DataFrame) -> list[str]:
 
 
 def _unlearnt(part: pd.DataFrame) -> list[str]:
-    """Warn of every set whose students the test cannot tell from untrained ones."""
+    """Warn of every set whose students are not resolved above untrained ones."""
     learnt = _learnt(part)
     lost = [
         f"{CALLED[name]} {_change(part.loc[name, UNTRAINED])}"
@@ -461,18 +475,25 @@ def _unlearnt(part: pd.DataFrame) -> list[str]:
         return []
     return [
         "  - Not resolved to be better than an untrained network of the same shape are the "
-        f"students taught on: {'; '.join(lost)}. What they learnt does not show in this test."
+        f"students taught on: {'; '.join(lost)}. With {part['people'].iloc[0]} people that is no "
+        "proof that they learnt nothing."
     ]
 
 
 def _verdicts(part: pd.DataFrame, margin: float) -> list[str]:
-    """The gap and the mix; neither where photographs have taught nothing that shows."""
+    """The gap and the mix; neither where it is not resolved that photographs taught anything."""
     gap, mix = part.loc[("generated", "real")], part.loc[("mix", "real")]
     if "real" in _learnt(part):
         return [f"  - The synthetic gap, {_gap(gap)}", f"  - {_no_worse(mix, margin)}"]
+    why = "So this test does not judge the gap, though one with more people or seeds might."
+    if part.loc[("real", UNTRAINED), "high"] < margin:
+        why = (
+            "So this test cannot judge the gap: its interval for what photographs taught ends "
+            f"below {points(margin)} points."
+        )
     return [
-        f"  - So this test cannot judge the gap: generated faces minus as many photographs is "
-        f"{_change(gap)}, the mix minus photographs {_change(mix)}. No verdict follows from either."
+        f"  - {why} Generated faces minus as many photographs is {_change(gap)}, the mix minus "
+        f"photographs {_change(mix)}. No verdict follows from either."
     ]
 
 
@@ -486,9 +507,12 @@ def _percent(row) -> str:
 
 
 def _change(row) -> str:
+    # Without these words an interval off zero would contradict "not resolved".
+    off_zero = row["low"] * row["high"] > 0 and row["p_holm"] >= 0.05
+    taken = ", off zero for this difference taken alone" if off_zero else ""
     return (
         f"{points(row['value'], sign=True)} points "
-        f"({between((row['low'], row['high']))}; p = {p_text(row['p_holm'])} after Holm's "
+        f"({between((row['low'], row['high']))}{taken}; p = {p_text(row['p_holm'])} after Holm's "
         f"correction in a family of {row['tests']})"
     )
 
@@ -532,7 +556,8 @@ def _of_groups(compared: pd.DataFrame, apart: pd.DataFrame) -> list[str]:
         for row in gaps.itertuples()
     )
     lines.append(
-        f"  - The gap by group, in points: {said}. After Holm's correction it is resolved in "
+        f"  - The gap by group, in points: {said}. Each interval is of one group taken alone; "
+        f"after Holm's correction in a family of {gaps['tests'].iloc[0]} the gap is resolved in "
         f"{(gaps['p_holm'] < 0.05).sum()} of {len(gaps)} groups."
     )
     other = apart[(apart["one"] == "generated") & (apart["other"] == "real")]

@@ -19,12 +19,8 @@ from studylib import errors
 from studylib.runs import Finished, Record, project_root
 
 RECORD = "record.json"
-# Parameters that name a place on somebody's machine.
-PLACES = (
-    *("data_root", "real_root", "synthetic_root", "group_root", "eval_root", "calibration_root"),
-    *("packed_dir", "teachers_dir", "results_dir", "published_dir", "runs_dir"),
-    *("cache", "checkpoints"),
-)
+# Parameters that name a folder on somebody's machine are called or end so.
+FOLDERS = ("cache", "checkpoints", "_root", "_dir")
 _LEFT_OUT = ("platform",)
 
 
@@ -39,7 +35,8 @@ def store(run: Finished, folder: Path | str, tables: list[str] | None = None) ->
     """Keep some side tables of a finished run.
 
     Where a table counts the people behind each row (a column `people`), rows about fewer people
-    than the run's parameter `fewest` are left out.
+    than the run's parameter `fewest` are left out. Of the parameters, folders are left out, and a
+    file keeps its own name alone.
 
     Parameters
     ----------
@@ -72,10 +69,22 @@ def store(run: Finished, folder: Path | str, tables: list[str] | None = None) ->
         (folder / f"{name}.csv").write_text(text, encoding="utf-8", newline="\n")
         hashes[name] = _digest(text)
     kept = {key: value for key, value in run.record.items() if key not in _LEFT_OUT}
-    kept["parameters"] = {k: None if k in PLACES else v for k, v in run.parameters.items()}
+    kept["parameters"] = {
+        name: None if name.endswith(FOLDERS) else _without_folders(value)
+        for name, value in run.parameters.items()
+    }
     text = json.dumps(kept | {"tables": hashes}, indent=1, ensure_ascii=False) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8", newline="\n")
     return folder
+
+
+def _without_folders(value):
+    """Every text in a parameter's value without the folders of a path, of Windows' too."""
+    if isinstance(value, dict):
+        return {name: _without_folders(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    return value.replace("\\", "/").rpartition("/")[2] if isinstance(value, str) else value
 
 
 def _without_few(table: pd.DataFrame, fewest: int) -> pd.DataFrame:

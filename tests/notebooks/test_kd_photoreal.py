@@ -102,6 +102,10 @@ def test_a_readers_own_photographs_and_groups(tmp_path):
         ({"synthetic_share": 0.01}, "synthetic_share must lie strictly between 0 and 1, got 0.01"),
         ({"weight": 0.0}, "weight must be above 0, got 0.0"),
         ({"results_dir": "no/such/folder"}, "There are no stored results in .*no/such/folder"),
+        (
+            {"results_dir": "book/results/fer_pretrained_london"},
+            "The stored results in book/results/fer_pretrained_london have no table levels",
+        ),
     ],
 )
 def test_mistakes_end_in_one_clear_sentence(tmp_path, parameters, message):
