@@ -1,13 +1,19 @@
+import errno
 import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
+import filelock
+import psutil
 import pytest
 import torch
 from filelock import FileLock
@@ -34,8 +40,9 @@ def study(*words, **how):
 
 
 def test_killed_study_run_completes_with_the_same_bytes(root):
-    """Through Snakemake, killed twice (whole group; the command alone), then to the end."""
+    """Through Snakemake, killed twice (whole group; one after the other), then to the end."""
     project.edit(root / "study.yml", "runs: [plain, slow]", "runs: [slow]")
+    project.edit(root / "study.yml", "seconds: 2", "seconds: 10")
     slow, report = plan.load(root / "study.yml").jobs("smoke")
     words = ("run", "--profile", "smoke")
 
@@ -44,14 +51,24 @@ def test_killed_study_run_completes_with_the_same_bytes(root):
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert not (slow.folder / "run.json").exists()
+    shutil.rmtree(slow.beside("partial"))  # else it looks halfway from the start
 
     second = study(*words, cwd=root)
     project.wait_halfway(slow)
+    (snakemake,) = psutil.Process(second.pid).children()
     second.kill()
-    # Snakemake goes on without its parent; the next command waits for it and takes its results.
+    second.communicate(timeout=60)
+    refused = study(*words, cwd=root)  # Snakemake goes on without its parent
+    _, err = refused.communicate(timeout=60)
+    stop = errors.LOCKED_STOP.format(process=snakemake.pid, host=socket.gethostname())
+    assert err == f"study: {errors.LOCKED.format(folder=root / 'runs', stop=stop)}\n"
+    assert refused.returncode == 2
+    snakemake.kill()
+    snakemake.wait(timeout=60)
+    assert plan.is_running(slow)
+    # The run goes on without its parents; the next command waits for it and takes its results.
     last = study(*words, cwd=root)
     _, err = last.communicate(timeout=60)
-    second.communicate(timeout=60)
     assert (last.returncode, err) == (0, "")
     assert [plan.state(job).kind for job in (slow, report)] == ["done", "done"]
     project.make_by_hand(root / "by-hand", slow.parameters)
@@ -81,18 +98,31 @@ def test_failed_run_is_reported(root):
     assert "Traceback" not in err
 
 
-def test_interrupt_is_calm_and_leaves_nothing_running(root):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_is_calm_and_leaves_nothing_running(root, number):
     project.edit(root / "study.yml", "seconds: 2", "seconds: 60")
     project.edit(root / "study.yml", "runs: [plain, slow]", "runs: [slow]")
     project.without_start(root)
     slow = plan.load(root / "study.yml").jobs("smoke")[0]
     process = study("run", "tiny", "--profile", "smoke", cwd=root)
     project.wait_halfway(slow)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, err = process.communicate(timeout=90)
     assert process.returncode == 130, err
     assert err == "study: stopped. Finished runs are kept; start again to go on.\n"
     assert not plan.is_running(slow)
+
+
+def test_a_hangup_is_ignored_where_the_caller_said_so():
+    stop, before = threading.Event(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._noted(stop):
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_dry_run_says_why(root, capsys):
@@ -140,7 +170,17 @@ def test_one_study_run_at_a_time(root, capsys):
     with FileLock(root / "runs" / ".lock"):
         assert cli.main(["run", "--profile", "smoke"]) == 2
     assert not list((root / "runs" / "logs").iterdir())  # the other one's plan may be there
-    message = errors.LOCKED.format(folder=root / "runs")
+    message = errors.LOCKED.format(folder=root / "runs", stop="")
+    assert capsys.readouterr().err == f"study: {message}\n"
+
+
+def test_a_folder_without_locks(root, monkeypatch, capsys):
+    def none(*_, **__):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(filelock, "lock_descriptor", none)
+    assert cli.main(["run", "--profile", "smoke"]) == 2
+    message = errors.NO_LOCKS.format(folder=root / "runs", reason="Function not implemented")
     assert capsys.readouterr().err == f"study: {message}\n"
 
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -137,6 +138,24 @@ def test_a_kernel_that_cannot_be_started_is_not_a_full_disk(quick, monkeypatch):
         errors.RunError, match=r"before its first cell, without an answer from .*: OSError: .*12"
     ):
         execute.execute(job)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("bin/python", r"before its first cell, without an answer from .*: PermissionError: .*13"),
+        ("{target}/notebook.ipynb", r"could not be written: PermissionError: .*13"),
+        (None, r"could not be written: PermissionError: .*13"),
+    ],
+)
+def test_a_program_that_may_not_be_run_is_nothing_unwritten(quick, monkeypatch, named, message):
+    def refused(source, output, **_):
+        path = named and named.format(target=os.path.dirname(output))
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(papermill, "execute_notebook", refused)
+    with pytest.raises(errors.RunError, match=message):
+        execute.execute(quick.jobs("smoke")[0])
 
 
 def test_failure_keeps_the_older_run(study, plain):

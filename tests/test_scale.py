@@ -207,15 +207,28 @@ def test_where_an_attempt_stopped(tmp_path):
     assert attempts.stopped_at(path) == (2, "for i in range(9):")
     assert attempts.progress(path) == (1, 3)
     (path.parent / attempts.LOG).touch()
-    (tmp_path / "runs" / "logs" / "slurm").mkdir(parents=True)
+    said = tmp_path / "runs" / "logs" / "slurm" / "rule_tiny"
+    said.mkdir(parents=True)
+    (said / "41.log").touch()  # of another run
     where = "at cell In [2], 'for i in range(9):'"
     left = errors.CUT_OFF_LEFT.format(
         partial="runs/tiny/.x.partial/one/notebook.ipynb",
         log="runs/tiny/.x.partial/one/kernel.log",
-    ) + errors.CUT_OFF_CLUSTER.format(folder="runs/logs/slurm")
+    )
+    told = errors.CUT_OFF.format(where=where, left=left)
+    assert attempts.cut_off(partial, tmp_path) == told
+    path.parent.rename(partial / "one-41")
+    left = left.replace("/one/", "/one-41/")
+    left += errors.CUT_OFF_CLUSTER.format(log="runs/logs/slurm/rule_tiny/41.log")
     told = errors.CUT_OFF.format(where=where, left=left)
     assert attempts.cut_off(partial, tmp_path) == told
     assert attempts.first_line("x = " + "1" * 100) == "x = " + "1" * 53 + "..."
+
+
+@pytest.mark.parametrize(("number", "ending"), [("", ""), ("41", "-41"), ("../x", "")])
+def test_an_attempts_name_ends_in_the_number_of_slurms_job(monkeypatch, number, ending):
+    monkeypatch.setenv("SLURM_JOB_ID", number)
+    assert re.fullmatch(f"[0-9a-f]{{8}}{ending}", attempts.new_name())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -217,12 +217,22 @@ ON_SLURM = ("--executor", "slurm", "--jobs", "2", "--partition", "main", "--mem"
 def test_a_killed_controller_is_made_good_and_outcomes_are_those_of_a_local_run(
     cluster, root, study
 ):
-    """The smoke plan: killed in the middle, run again to the end, and once more without SLURM."""
+    """Killed in the middle, `study` before Snakemake; run to the end; once more without SLURM."""
     plain, slow, report = plan.load(root / "study.yml").jobs("smoke")
     project.edit(root / "study.yml", "slow: {seconds: 2}", "slow: {seconds: 8}")
     first = study(root, *ON_SLURM)
     project.wait_halfway(slow, deadline=90)
-    kill(first)
+    left = psutil.Process(first.pid).children(recursive=True)
+    first.kill()
+    first.communicate()
+    refused = study(root, *ON_SLURM)  # Snakemake, in a session of its own, goes on
+    _, err = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert f"`kill -INT {left[0].pid}`" in err
+    for one in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(left, timeout=20)
     assert said("squeue", "-h", "-o", "%P").split()[0] == "main"  # SLURM's jobs go on without it
 
     last = study(root, *ON_SLURM)

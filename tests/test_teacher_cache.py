@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -361,6 +362,18 @@ def test_only_a_full_disk_keeps_the_part(tmp_path, monkeypatch, number, kept):
     found = teacher_cache.embeddings(teacher, faces(), tmp_path, check=True)
     np.testing.assert_array_equal(found, expected(teacher, faces().images).astype(np.float16))
     assert teacher.seen == (2 if kept else 42)
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT"])
+def test_a_disk_that_is_full_from_the_start_keeps_nothing(tmp_path, monkeypatch, number):
+    def fail(path):
+        raise OSError(getattr(errno, number), number)
+
+    monkeypatch.setattr(teacher_cache, "FileLock", fail)
+    with pytest.raises(errors.DataError) as caught:
+        teacher_cache.embeddings(Teacher(), faces(), tmp_path)
+    (path,) = re.findall(r"embeddings to (\S+):", str(caught.value))
+    assert str(caught.value) == errors.CANNOT_CACHE.format(path=path, reason=number)
 
 
 def test_a_full_disk_does_not_cost_the_old_progress(tmp_path, monkeypatch):

@@ -6,6 +6,8 @@ Read where a run is watched, and where one failed, was killed or found the disk 
 from __future__ import annotations
 
 import json
+import os
+import uuid
 from pathlib import Path
 
 from studylib import errors
@@ -46,6 +48,12 @@ def first_line(source: str) -> str:
     return line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..."
 
 
+def new_name() -> str:
+    """Return a name that no other attempt has; in a job of SLURM it ends in the job's number."""
+    number = os.environ.get("SLURM_JOB_ID", "")
+    return "-".join([uuid.uuid4().hex[:8], *([number] if number.isdigit() else [])])
+
+
 def names(partial: Path) -> frozenset[str]:
     """Return the names of a run's attempts that are under way or were cut off."""
     return frozenset(folder.name for folder in partial.glob("*/"))
@@ -65,12 +73,13 @@ def cut_off(partial: Path, root: Path, known: frozenset[str] = frozenset()) -> s
     """
     for name in sorted(names(partial) - known):
         notebook, log = partial / name / NOTEBOOK, partial / name / LOG
-        left, said = "", partial.parents[1] / _CLUSTER_LOGS
+        left, number = "", name.partition("-")[2]
         if notebook.exists() and log.exists():
             paths = {"partial": notebook.relative_to(root), "log": log.relative_to(root)}
             left += errors.CUT_OFF_LEFT.format(**paths)
-        if said.is_dir():
-            left += errors.CUT_OFF_CLUSTER.format(folder=said.relative_to(root))
+        logs = (partial.parents[1] / _CLUSTER_LOGS).rglob(f"{number}.log") if number else ()
+        for log in logs:  # none where somebody works by hand in a job of the cluster
+            left += errors.CUT_OFF_CLUSTER.format(log=log.relative_to(root))
         return errors.CUT_OFF.format(where=where(notebook), left=left)
     return ""
 

@@ -12,6 +12,7 @@ import math
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console
 from rich.padding import Padding
@@ -581,24 +583,43 @@ def _megabytes(size: float) -> str:
 
 def _make(study: plan.Plan, jobs: list[plan.Job], args) -> int:
     """Run Snakemake over the jobs, one `study run` at a time, and report at the end."""
-    from filelock import FileLock, Timeout
-
     logs = study.runs_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     log = logs / f"{datetime.now():%Y%m%d-%H%M%S}.log"
     watched, stop = [Watched(job) for job in jobs], threading.Event()
-    try:
-        with FileLock(study.runs_dir / ".lock", timeout=0):
-            command = _snakemake(study, jobs, args, log.with_suffix(".json"))
-            with _noted(stop), _child(command, log, remote=bool(args.executor)) as child:
-                _watch(child, watched, stop)
-    except Timeout:
-        raise errors.RunError(errors.LOCKED.format(folder=study.runs_dir)) from None
+    with _only_one(study.runs_dir) as lock:
+        command = _snakemake(study, jobs, args, log.with_suffix(".json"))
+        with _noted(stop), _child(command, log, lock, remote=bool(args.executor)) as child:
+            _watch(child, watched, stop)
     return _report(watched, child.returncode, log, shared=args.group > 1)
 
 
 @contextlib.contextmanager
-def _child(command: list[str], log: Path, remote: bool) -> Iterator[subprocess.Popen]:
+def _only_one(folder: Path) -> Iterator[TextIO]:
+    """Lock a folder of runs for one `study run`: an open file, locked until nobody holds it.
+
+    Snakemake gets it as well, so that one whose `study run` was killed is not met by a second one.
+    The file says which process that is.
+    """
+    from filelock import lock_descriptor
+
+    with open(folder / ".lock", "a+", encoding="utf-8") as lock:
+        try:
+            free = lock_descriptor(lock.fileno(), blocking=False)
+        except OSError as problem:
+            told = errors.NO_LOCKS.format(folder=folder, reason=problem.strerror)
+            raise errors.RunError(told) from problem
+        if not free:
+            lock.seek(0)
+            process, _, host = lock.read().partition(" ")
+            stop = errors.LOCKED_STOP.format(process=process, host=host) if host else ""
+            raise errors.RunError(errors.LOCKED.format(folder=folder, stop=stop))
+        lock.truncate(0)
+        yield lock
+
+
+@contextlib.contextmanager
+def _child(command: list[str], log: Path, lock: TextIO, remote: bool) -> Iterator[subprocess.Popen]:
     """Start Snakemake, and leave nothing of it running whichever way the block ends.
 
     With a cluster's jobs to take back it is out of the terminal's reach: a second signal, that of
@@ -606,8 +627,9 @@ def _child(command: list[str], log: Path, remote: bool) -> Iterator[subprocess.P
     """
     apart = {"stderr": subprocess.STDOUT, "start_new_session": remote}
     with open(log, "wb") as output:
-        child = subprocess.Popen(command, stdout=output, **apart)
+        child = subprocess.Popen(command, stdout=output, pass_fds=[lock.fileno()], **apart)
     try:
+        print(child.pid, socket.gethostname(), end="", file=lock, flush=True)
         yield child
     finally:
         if remote and child.poll() is None:  # only Snakemake can take jobs back from a cluster
@@ -619,13 +641,18 @@ def _child(command: list[str], log: Path, remote: bool) -> Iterator[subprocess.P
 
 @contextlib.contextmanager
 def _noted(stop: threading.Event) -> Iterator[None]:
-    """Note an interrupt instead of raising it anywhere: in a `__del__` it would go unheard."""
-    both = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, lambda *_: stop.set()) for one in both]
+    """Note an interrupt instead of raising it anywhere: in a `__del__` it would go unheard.
+
+    A terminal that hangs up is one, too, but not for who was told to ignore it, as by `nohup`.
+    """
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    before = [signal.signal(one, lambda *_: stop.set()) for one in heard]
     try:
         yield
     finally:
-        for one, handler in zip(both, before, strict=True):
+        for one, handler in zip(heard, before, strict=True):
             signal.signal(one, handler)
 
 

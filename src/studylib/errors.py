@@ -316,7 +316,8 @@ CANNOT_CACHE = (
 )
 FULL_CACHE = (
     "Could not write all of the teacher's embeddings to {path}: {reason}. What was computed is "
-    "kept in {part} and is gone on from: free some space and run again, or delete that folder."
+    "kept in {part} and is gone on from: free some space, or raise a limit on the size of files, "
+    "and run again, or delete that folder."
 )
 NO_DIRECTION = (
     "The teacher's embedding of image {item!r} is zero, NaN or infinite, so it has no direction to "
@@ -408,7 +409,7 @@ CUT_OFF = (
     "limit.{left}"
 )
 CUT_OFF_LEFT = " The notebook up to there: {partial}, its log: {log}"
-CUT_OFF_CLUSTER = " What the cluster said: {folder}"
+CUT_OFF_CLUSTER = " What the cluster said: {log}"
 DISK_FULL = (
     "{run} could not be written: the disk that holds {folder} is full. Free some space there and "
     "start again; finished runs are kept."
@@ -421,8 +422,16 @@ NO_RECORD = (
     "The notebook: {partial}"
 )
 LOCKED = (
-    "Another `study run` is at work in {folder}. Wait for it to finish; if none is running, try "
-    "again."
+    "Another `study run`, or the Snakemake that one left behind, is at work in {folder}. Wait for "
+    "it to finish{stop}; finished runs are kept."
+)
+LOCKED_STOP = (
+    ", or stop it with `kill -INT {process}` on {host}: it takes jobs back from a cluster, and "
+    "waits for runs on its own machine"
+)
+NO_LOCKS = (
+    "No file can be locked in {folder} ({reason}), so nothing keeps two `study run` apart. Keep "
+    "the study on a file system with file locks: a local disk, NFS 4, or Lustre mounted with flock."
 )
 RUNS_FAILED = "{failed} of {total} runs failed."
 ONLY_ON_CLUSTER = (

@@ -17,7 +17,6 @@ import errno
 import os
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +64,7 @@ def _execute(job: plan.Job, threads: int, force: bool) -> bool:
     _recover(job)
     if not force and plan.standing(job).kind == "done":
         return False
-    partial = job.beside("partial") / uuid.uuid4().hex[:8]
+    partial = job.beside("partial") / attempts.new_name()
     partial.mkdir(parents=True)
     try:
         plan.check(job)
@@ -148,13 +147,23 @@ def _papermill(job: plan.Job, source: str, target: str) -> None:
             )
         ) from problem
     except Exception as problem:  # the kernel died or would not start: many types say so
-        if isinstance(problem, OSError) and problem.errno in _UNWRITABLE:
+        if isinstance(problem, OSError) and _is_unwritten(problem, target):
             raise  # papermill could not write the notebook, as on a full disk
         where = attempts.where(Path(target) / NOTEBOOK)
         reason = f"{type(problem).__name__}: {problem}".rstrip(".")
         raise errors.RunError(
             errors.FAILED_KERNEL.format(**told, where=where, reason=reason)
         ) from problem
+
+
+def _is_unwritten(problem: OSError, target: str) -> bool:
+    """Tell a file of the attempt that cannot be written from, say, a program that may not be run.
+
+    What goes wrong while an open file is written, as on a full disk, names no file.
+    """
+    named = problem.filename
+    ours = named is None or Path(str(named)).is_relative_to(target)
+    return ours and problem.errno in _UNWRITABLE
 
 
 @contextlib.contextmanager

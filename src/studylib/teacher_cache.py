@@ -126,8 +126,9 @@ def embeddings(
             if found is None:
                 _write(place, key, about, (len(data), *rows(0, 1).shape[1:]), rows, batch_size)
     except OSError as problem:
-        text = errors.FULL_CACHE if problem.errno in FULL else errors.CANNOT_CACHE
         reason, part = problem.strerror or problem, _part(place)
+        kept = problem.errno in FULL and part.exists()
+        text = errors.FULL_CACHE if kept else errors.CANNOT_CACHE
         raise errors.DataError(text.format(path=place, reason=reason, part=part)) from problem
     return _open(place, key, check=False)[0]
 
