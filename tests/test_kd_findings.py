@@ -104,6 +104,7 @@ def test_a_planted_gain_is_said(helpful):
     assert "its own training sets (none is common to all);" in kd_findings.helped(tested, [])
     assert (
         "over 6 network(s) trained with and without it" in said
+        and "By training set: mix 30% +" in said
         and "By architecture: iresnet +" in said
     )
     assert "not resolved" not in said
@@ -121,6 +122,7 @@ def test_no_gain_is_said_with_what_it_leaves_open_and_why(useless):
     assert row["p_holm"] > 0.05
     said = kd_findings.helped(tested, ["real"])
     assert "does not resolvably change the accuracy" in said and "By architecture" not in said
+    assert ", not resolved; synthetic" in said.partition("By training set: ")[2]
     low, high = (verdicts.points(row[key], sign=True) for key in ("low", "high"))
     assert f"leaves room for anything from {low} to {high} points" in said
     levels = useless.averages(useless.levels)
@@ -208,13 +210,33 @@ def test_trainings_that_ended_early_are_warned_of(helpful):
     assert f"- real, {KD} (6 training(s), 4 epoch(s)): training accuracy 75.0%" in said
     assert "before the rate was lowered the loss fell by 3.0% an epoch." in said
     early = [f"{name} alone (33%)" for name in ("real", "mix 30%", "synthetic")]
-    warned = f"or it is not known, for {charts.listed(early)}. Such"
+    warned = f"or it is not known, for {charts.listed(early)}, whose training"
     assert warned in kd_findings.cut_short(learnt) and warned in said
     flat = learnt.assign(fall=kd_findings.FALLING)
     assert kd_findings.cut_short(flat) == ""
     assert "Short trainings" not in kd_findings.converged(flat)
     once = kd_findings.converged(learnt.assign(fall=np.nan))
     assert "one epoch at the highest rate does not tell" in once and "real alone (unknown)" in once
+    done = learnt.assign(accuracy=np.where(learnt["set"] == "real", 0.2, kd_findings.LEARNT))
+    assert "not known, for real alone (33%), whose" in kd_findings.cut_short(done)
+
+
+def test_teachers_are_told_as_far_as_they_came(useless):
+    learnt = kd_effects.learnt(useless.found, useless.about, useless.teachers)
+    assert len(learnt) == 7 and learnt["set"].iloc[-1] == "teacher-0"
+    said = kd_findings.converged(learnt)
+    assert "- the teacher teacher-0 (1 training(s), 4 epoch(s)): training accuracy 25.0%" in said
+    assert "synthetic alone (33%), the teacher teacher-0 (33%), whose training" in said
+
+
+def test_what_was_trained_is_said_once_for_each_kind(useless):
+    said = kd_findings.recipes(useless.found, "student").split("\n")
+    assert said == [
+        "- student: iresnet, depth [1, 1, 1, 1], width 0.25; faces of 48 px; margin loss cosface, "
+        "margin 0.2; epochs 4."
+    ]
+    bare = runs.Finished(useless.found[0].folder, useless.found[0].record | {"parameters": {}})
+    assert kd_findings.recipes([bare], "teacher").endswith("margin loss None.")
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,22 @@ def test_a_report_brings_its_runs_and_an_experiment_comes_alone(study):
     assert [job.experiment for job in study.jobs("smoke", ["tiny"])] == ["tiny", "tiny"]
 
 
+def test_a_report_shows_no_other_experiment_than_it_is_made_after(root):
+    """As a copy of a report would that keeps its notebook's default."""
+    notebook = root / "notebooks" / "tiny_report.ipynb"
+    asked = '"runs_dir: str = \\"runs\\"\\n",\n    "experiment: str = \\"tinny\\"\\n"'
+    project.edit(notebook, '"runs_dir: str = \\"runs\\"\\n"', asked)
+    with pytest.raises(errors.ParameterError) as caught:
+        plan.load(root / "study.yml").jobs("smoke")
+    problem = (
+        "report tiny_report would show runs of tinny, which its `of` does not list: give it "
+        "parameters: {experiment: ...}"
+    )
+    assert str(caught.value) == errors.BAD_PLAN.format(file=root / "study.yml", problem=problem)
+    project.edit(root / "study.yml", "of: [tiny]", "of: [tiny]\n    parameters: {experiment: tiny}")
+    assert plan.load(root / "study.yml").jobs("smoke")[-1].parameters["experiment"] == "tiny"
+
+
 def test_profile_is_told_to_a_notebook_that_asks(study, root):
     project.edit(root / "notebooks" / "tiny.ipynb", "mode: str", "profile: str")
     assert study.jobs("smoke")[0].parameters == {"n": 4, "seed": 3, "profile": "smoke"}

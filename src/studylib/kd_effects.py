@@ -170,30 +170,46 @@ def sizes(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values([_REALISED, "set"], kind="stable", ignore_index=True)
 
 
-def learnt(found: list[Finished], about: pd.DataFrame) -> pd.DataFrame:
+def learnt(
+    found: list[Finished], about: pd.DataFrame, teachers: Iterable[Finished] = ()
+) -> pd.DataFrame:
     """How far trainings had come when they ended, from the runs' tables `history`.
+
+    Parameters
+    ----------
+    found : list of Finished
+        The runs of `about`.
+    about : pandas.DataFrame
+        From `students`.
+    teachers : iterable of Finished
+        Runs of `kd_teacher`: a row each, below the students', `set` its name and `taught` empty.
 
     Returns
     -------
     pandas.DataFrame
         set, taught, and means over the students: trainings (how many), epochs, accuracy (of the
         last epoch, on training faces with their margin), fall (of the loss, a fraction an epoch
-        over the last two epochs at the highest rate: whatever is left to learn, a training that
-        lowers its rate stops learning it soon after; NaN where the rate was highest for a single
-        epoch).
+        over the last two epochs at the highest rate: lowering the rate brings one more gain, and
+        hardly any later; NaN where the rate was highest for a single epoch).
     """
     rows = []
     for run, row in zip(found, about.itertuples(), strict=True):
-        history = run.table("history")
-        highest = history.loc[history["lr"] == history["lr"].max(), "loss"]
-        last = highest.to_numpy(float)[-3:]
-        fall = 1 - (last[-1] / last[0]) ** (1 / (len(last) - 1)) if len(last) > 1 else np.nan
-        told = {"set": row.set, "taught": row.taught, "epochs": len(history), "fall": fall}
-        rows.append(told | {"share": row.share, "accuracy": history["accuracy"].iloc[-1]})
+        told = {"set": row.set, "taught": row.taught, "share": row.share}
+        rows.append(told | _came_to(run.table("history")))
+    for run in teachers:
+        told = {"set": run.name, "taught": "", "share": np.inf}
+        rows.append(told | _came_to(run.table("history")))
     table = pd.DataFrame(rows).sort_values(["share", "set", "taught"], kind="stable")
     by = table.groupby(["set", "taught"], sort=False)
     means = by[["epochs", "accuracy", "fall"]].mean()
     return means.assign(trainings=by.size()).reset_index()
+
+
+def _came_to(history: pd.DataFrame) -> dict:
+    """Of one training, what `learnt` averages."""
+    last = history.loc[history["lr"] == history["lr"].max(), "loss"].to_numpy(float)[-3:]
+    fall = 1 - (last[-1] / last[0]) ** (1 / (len(last) - 1)) if len(last) > 1 else np.nan
+    return {"epochs": len(history), "fall": fall, "accuracy": history["accuracy"].iloc[-1]}
 
 
 def taught_or_alone(about: pd.DataFrame, taught: str) -> pd.DataFrame:

@@ -43,6 +43,7 @@ def trainings(about: pd.DataFrame) -> str:
 
 
 FALLING = 0.05  # a fall of the loss an epoch from which on a lowered rate counts as early
+LEARNT = 0.95  # training accuracy, with its margin, from which on hardly anything is left to learn
 
 
 def converged(learnt: pd.DataFrame) -> str:
@@ -59,11 +60,15 @@ def converged(learnt: pd.DataFrame) -> str:
         Markdown, with a warning (`cut_short`) where there is cause for one.
     """
     lines = [
-        f"- {row.set}, {row.taught} ({row.trainings} training(s), {row.epochs:.0f} epoch(s)): "
+        f"- {_called(row)} ({row.trainings} training(s), {row.epochs:.0f} epoch(s)): "
         f"training accuracy {row.accuracy:.1%} in the last epoch; {_fell(row.fall)}."
         for row in learnt.itertuples()
     ]
     return "\n".join([*lines, "", cut_short(learnt)]).rstrip()
+
+
+def _called(row) -> str:
+    return f"{row.set}, {row.taught}" if row.taught else f"the teacher {row.set}"
 
 
 def _fell(fall: float) -> str:
@@ -74,20 +79,21 @@ def _fell(fall: float) -> str:
 
 def cut_short(learnt: pd.DataFrame) -> str:
     """Warn of trainings that had more to learn (table as `converged`); else empty."""
-    early = learnt[~(learnt["fall"] <= FALLING)]
+    early = learnt[~(learnt["fall"] <= FALLING) & (learnt["accuracy"] < LEARNT)]
     if early.empty:
         return ""
     told = [
-        f"{row.set} {row.taught} ({'unknown' if np.isnan(row.fall) else f'{row.fall:.0%}'})"
+        f"{_called(row).replace(',', '')} "
+        f"({'unknown' if np.isnan(row.fall) else f'{row.fall:.0%}'})"
         for row in early.itertuples()
     ]
     return (
         f"**Short trainings:** the loss still fell by more than {FALLING:.0%} an epoch when the "
         f"rate was first lowered (or training ended), or it is not known, for "
-        f"{charts.listed(told)}. Such a recipe may favour whoever learns faster: differences "
-        "between teaching and none, and between training sets, may in part be ones of speed, and "
-        "longer trainings could change them. (A loss that is nearly nothing may go on falling by a "
-        "large share: read it with the training accuracy.)"
+        f"{charts.listed(told)}, whose training accuracy did not come to {LEARNT:.0%} either. "
+        "Such a recipe may favour whoever learns faster: differences between teaching and none, "
+        "and between training sets, may in part be ones of speed, and longer trainings could "
+        "change them."
     )
 
 
@@ -172,6 +178,33 @@ def other_recipes(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+_RECIPE = ("epochs", "batch_size", "lr")
+
+
+def recipes(found: Iterable[Finished], what: str) -> str:
+    """Say what kinds of networks were trained, and how; a line a kind.
+
+    Parameters
+    ----------
+    found : iterable of Finished
+        Runs of `kd_student` or `kd_teacher`.
+    what : str
+        What to call them, such as student.
+    """
+    lines = {}
+    for run in found:
+        given = run.parameters
+        settings = [f"{k} {v}" for k, v in (given.get("settings") or {}).items() if k != "size"]
+        loss = [f"{k} {v}" for k, v in (given.get("loss_settings") or {}).items()]
+        how = [f"{name.replace('_', ' ')} {given[name]}" for name in _RECIPE if name in given]
+        lines[
+            f"- {what}: {charts.listed([str(given.get('architecture')), *settings])}; faces of "
+            f"{given.get('size')} px; margin loss {charts.listed([str(given.get('loss')), *loss])}"
+            f"{'; ' if how else ''}{charts.listed(how) if how else ''}."
+        ] = None
+    return "\n".join(lines)
+
+
 # --- does distillation help? ---
 
 
@@ -228,12 +261,14 @@ def helped(tested: pd.DataFrame, sets: Sequence[str]) -> str:
     )
     if not _direction(row):
         text += f" The interval leaves room for {_room(row)}."
-    kinds = tested[(tested["over"] == "architecture") & (tested["metric"] == "accuracy")]
-    told = [
-        f"{one['of']} {_points(one)}{'' if _direction(one) else ', not resolved'}"
-        for one in kinds.to_dict("records")
-    ]
-    return f"{text} By architecture: {'; '.join(told)}." if told else text
+    for over in ("training set", "architecture"):
+        kinds = tested[(tested["over"] == over) & (tested["metric"] == "accuracy")]
+        told = [
+            f"{one['of']} {_points(one)}{'' if _direction(one) else ', not resolved'}"
+            for one in kinds.to_dict("records")
+        ]
+        text += f" By {over}: {'; '.join(told)}." if told else ""
+    return text
 
 
 def why_not(tested: pd.DataFrame, levels: pd.DataFrame, teacher: float) -> str:

@@ -184,10 +184,26 @@ class Plan:
         read = [j for e in spec["of"] for j in self._experiment_jobs(e, profile)]
         given = {"runs_dir": self.runs_dir.name} if read else {}
         given |= spec["parameters"] | spec["profiles"].get(profile, {}).get("parameters", {})
+        self._check_read(name, given)
         files = tuple(self.root / file for file in spec["files"])
         given, taken = self._files_of_runs(given, profile)
         folders = tuple(j.folder for j in read)
         return self._job(name, profile, profile, given, folders, files, taken)
+
+    def _check_read(self, name: str, given: dict) -> None:
+        """Refuse a report that would show an experiment which it is not made after.
+
+        So would a copy that is `of` a copied experiment and keeps its notebook's default.
+        """
+        spec = self.reports[name]
+        told = declared(self.root / spec["notebook"]) | given if spec["of"] else {}
+        for key in ("experiment", "teacher_experiment"):
+            if isinstance(told.get(key), str) and told[key] not in spec["of"]:
+                raise _bad(
+                    self.root / FILE,
+                    f"report {name} would show runs of {told[key]}, which its `of` does not list: "
+                    f"give it parameters: {{{key}: ...}}",
+                )
 
     def _job(self, experiment, name, profile, parameters, inputs=(), files=(), taken=()) -> Job:
         spec = self.experiments.get(experiment) or self.reports[experiment]

@@ -57,7 +57,7 @@ def test_a_planted_gain_two_architectures_and_another_loss(tmp_path):
         assert said in text
     assert text.count("other people, so that what distillation adds") == 3  # above the claims too
     assert found.table("sizes")["synthetic_share"].tolist() == [0, 0.3, 1]
-    assert sorted(found.table("trained")["trainings"]) == [4] * 7 + [6] * 2
+    assert sorted(found.table("trained")["trainings"]) == [1] * 2 + [4] * 7 + [6] * 2
     assert "nan" not in text.replace("nance", "")
 
 
