@@ -208,7 +208,7 @@ def test_trainings_that_ended_early_are_warned_of(helpful):
     assert rows.loc[("real", KD), "fall"] == pytest.approx(1 - np.sqrt(0.96 * 0.98))
     said = kd_findings.converged(learnt)
     assert f"- real, {KD} (6 training(s), 4 epoch(s)): training accuracy 75.0%" in said
-    assert "before the rate was lowered the loss fell by 3.0% an epoch." in said
+    assert "over the last epochs at the highest rate the loss fell by 3.0% an epoch." in said
     early = [f"{name} alone (33%)" for name in ("real", "mix 30%", "synthetic")]
     warned = f"or it is not known, for {charts.listed(early)}, whose training"
     assert warned in kd_findings.cut_short(learnt) and warned in said

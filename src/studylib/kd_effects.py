@@ -456,12 +456,11 @@ def over_sets(rows: Iterable[Row]) -> list[Row]:
         kept = [row for row in part if not common or _split(row)[0] in common]
         for network, own in groupby(kept, lambda row: row.network):
             own = list(own)
-            value, least = (float(np.mean([getattr(row, k) for row in own])) for k in _MEANT)
-            found.append(Row(network, *key, value, np.mean([row.draws for row in own], 0), least))
+            value = float(np.mean([row.value for row in own]))
+            draws = np.mean([row.draws for row in own], 0)
+            least = float(np.mean([row.least for row in own]))
+            found.append(Row(network, *key, value, draws, least))
     return found
-
-
-_MEANT = ("value", "least")
 
 
 def averages(rows: list[Row], about: pd.DataFrame, people: int) -> pd.DataFrame:

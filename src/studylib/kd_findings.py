@@ -74,7 +74,7 @@ def _called(row) -> str:
 def _fell(fall: float) -> str:
     if np.isnan(fall):
         return "one epoch at the highest rate does not tell how the loss falls"
-    return f"before the rate was lowered the loss fell by {fall:.1%} an epoch"
+    return f"over the last epochs at the highest rate the loss fell by {fall:.1%} an epoch"
 
 
 def cut_short(learnt: pd.DataFrame) -> str:
@@ -450,8 +450,8 @@ def closing(
     gap = f"{points(row['gap'])} points ({between((row['gap_low'], row['gap_high']))})"
     if np.isnan(row["value"]):
         return (
-            f"Without a teacher, students trained on {real} are more accurate than those trained "
-            f"on {synthetic} by {gap}: {_no_share(row)}"
+            f"Without a teacher, students trained on {real} differ in accuracy from those trained "
+            f"on {synthetic} by {gap}, positive where {real} is better: {_no_share(row)}"
         )
     text = (
         f"Without a teacher, students trained on {synthetic} are less accurate than those trained "

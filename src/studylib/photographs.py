@@ -459,7 +459,7 @@ def findings(
 def _learnt(part: pd.DataFrame) -> list[str]:
     """The sets whose students are resolved above an untrained network."""
     beside = part.loc[list(BESIDE_UNTRAINED)]
-    clear = (beside["p_holm"] < 0.05) & (beside["value"] > 0)
+    clear = (beside["p_holm"] < testing.ALPHA) & (beside["value"] > 0)
     return [name for name, _ in beside.index[clear]]
 
 
@@ -485,7 +485,7 @@ def _verdicts(part: pd.DataFrame, margin: float) -> list[str]:
     gap, mix = part.loc[("generated", "real")], part.loc[("mix", "real")]
     if "real" in _learnt(part):
         both = part.loc[("mix", "generated")]
-        sure = "resolved" if both["p_holm"] < 0.05 else "not resolved"
+        sure = "resolved" if both["p_holm"] < testing.ALPHA else "not resolved"
         return [
             f"  - The synthetic gap, {_gap(gap)}",
             f"  - {_no_worse(mix, margin)}",
@@ -514,7 +514,7 @@ def _percent(row) -> str:
 
 def _change(row) -> str:
     # Without these words an interval off zero would contradict "not resolved".
-    off_zero = row["low"] * row["high"] > 0 and row["p_holm"] >= 0.05
+    off_zero = row["low"] * row["high"] > 0 and row["p_holm"] >= testing.ALPHA
     taken = ", off zero for this difference taken alone" if off_zero else ""
     return (
         f"{points(row['value'], sign=True)} points "
@@ -525,7 +525,7 @@ def _change(row) -> str:
 
 def _gap(row) -> str:
     said = f"generated faces minus as many photographs, is {_change(row)}: "
-    if row["p_holm"] >= 0.05:
+    if row["p_holm"] >= testing.ALPHA:
         return said + "not resolved, so it may be smaller or larger, or none."
     if row["value"] < 0:
         return said + "it is there, and the teacher's embeddings do not close it."
@@ -564,12 +564,12 @@ def _of_groups(compared: pd.DataFrame, apart: pd.DataFrame) -> list[str]:
     lines.append(
         f"  - The gap by group, in points: {said}. Each interval is of one group taken alone; "
         f"after Holm's correction in a family of {gaps['tests'].iloc[0]} the gap is resolved in "
-        f"{(gaps['p_holm'] < 0.05).sum()} of {len(gaps)} groups."
+        f"{(gaps['p_holm'] < testing.ALPHA).sum()} of {len(gaps)} groups."
     )
     other = apart[(apart["one"] == "generated") & (apart["other"] == "real")]
     other = other[other["group"].isin(able) & other["beside"].isin(able)]
     if len(other):
-        differing = other.loc[other["p_holm"] < 0.05, "group"].tolist()
+        differing = other.loc[other["p_holm"] < testing.ALPHA, "group"].tolist()
         lines.append(
             f"  - It is another gap than in the largest group ({other['beside'].iloc[0]}) "
             + (f"in: {', '.join(differing)}." if differing else "in no group that can be told.")
